@@ -1,0 +1,410 @@
+"""The circuit breaker's states, without clock, sleep or I/O.
+
+Every period of a state is an object of its own. A call is admitted by one period and reports to that period, so a
+result that comes back after the state has changed has nowhere to count. The closed period is its own ticket: on the
+hot path a call reads one attribute, and tells its success to a plain callable that takes no lock.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf, isfinite
+from typing import Literal
+
+from resilient.core.gil import GIL
+from resilient.core.windows import FAILURE, SLOW, CountWindow, TimeWindow, Window
+from resilient.errors import ConfigurationError
+
+
+class CircuitState(StrEnum):
+    """The states of a circuit breaker; each equals its name as metrics and snapshots show it."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitPlan:
+    """When a circuit opens and closes. Values are checked by the policy."""
+
+    consecutive_failures: int | None
+    failure_rate: float | None
+    slow_call_rate: float | None
+    window_calls: int
+    window_duration: float | None
+    minimum_calls: int
+    open_duration: float | Callable[[int], float]
+    half_open_calls: int
+    success_threshold: int
+    half_open_failure_rate: float | None
+    half_open_timeout: float | None
+
+    def window(self) -> Window:
+        return CountWindow(self.window_calls) if self.window_duration is None else TimeWindow(self.window_duration)
+
+    def trips(self, window: Window) -> str | None:
+        """Why this window opens the circuit, or None."""
+        if self.consecutive_failures is not None and window.streak >= self.consecutive_failures:
+            return f"{window.streak} failures in a row"
+        calls = window.calls
+        if calls < self.minimum_calls:
+            return None
+        if self.failure_rate is not None and window.failures >= self.failure_rate * calls:
+            return f"{window.failures} of {calls} calls failed"
+        if self.slow_call_rate is not None and window.slow >= self.slow_call_rate * calls:
+            return f"{window.slow} of {calls} calls were slow"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of state. `retry_after` is the length of the break where it leads to an open state."""
+
+    before: CircuitState
+    after: CircuitState
+    at: float
+    reason: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitReport:
+    """What a breaker is doing at one instant."""
+
+    state: CircuitState
+    since_seconds: float
+    retry_after: float | None
+    calls: int
+    failures: int
+    slow_calls: int
+    failure_rate: float | None
+    slow_call_rate: float | None
+
+
+class Closed:
+    """All calls pass. Also the disabled state, which never opens."""
+
+    __slots__ = ("circuit", "open_to_all", "since", "state", "success", "window")
+
+    def __init__(self, circuit: Circuit, since: float, state: CircuitState = CircuitState.CLOSED) -> None:
+        self.circuit = circuit
+        self.open_to_all: Literal[True] = True
+        self.since = since
+        self.state = state
+        self.window = window = circuit.plan.window()
+        self.success: Callable[[float], object] = window.success if GIL else self._locked_success
+
+    def _locked_success(self, now: float) -> None:
+        with self.circuit.lock:
+            self.window.success(now)
+
+    def bad(self, now: float, *, failure: bool, slow: bool) -> None:
+        """A failure, a slow call, or both: the only results that can open the circuit."""
+        circuit = self.circuit
+        with circuit.lock:
+            if circuit.period is not self:
+                return
+            self.window.add_locked(now, failure * FAILURE | slow * SLOW)
+            reason = None if self.state is CircuitState.DISABLED else circuit.plan.trips(self.window)
+        if reason is not None:
+            circuit.open(self, now, reason)
+
+    def neutral(self) -> None:
+        """No verdict: nothing was taken, so nothing is given back."""
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        return self.window.counts(now)
+
+
+class Open:
+    """No call passes: until `until`, or, forced open, until somebody changes it."""
+
+    __slots__ = ("final", "open_to_all", "since", "state", "until")
+
+    def __init__(self, since: float, until: float, state: CircuitState, final: tuple[int, int, int]) -> None:
+        self.open_to_all: Literal[False] = False
+        self.since = since
+        self.until = until
+        self.state = state
+        self.final = final
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        return self.final
+
+
+class HalfOpen:
+    """A few calls pass to find out whether the other side is back."""
+
+    __slots__ = ("admitted", "calls", "circuit", "failures", "judged", "open_to_all", "out", "since", "slow", "state")
+
+    def __init__(self, circuit: Circuit, since: float) -> None:
+        self.circuit = circuit
+        self.open_to_all: Literal[False] = False
+        self.since = since
+        self.state = CircuitState.HALF_OPEN
+        # In order of admission, so that the first is the one longest under way.
+        self.out: dict[Probe, None] = {}
+        self.admitted = self.calls = self.failures = self.slow = 0
+        self.judged = False
+
+    def admit_locked(self, now: float) -> Probe | None:
+        plan = self.circuit.plan
+        taken = len(self.out) if plan.half_open_failure_rate is None else self.admitted
+        if self.judged or taken >= plan.half_open_calls:
+            return None
+        probe = Probe(self, now)
+        self.out[probe] = None
+        self.admitted += 1
+        return probe
+
+    def hangs(self, now: float) -> bool:
+        """Is a probe out for so long that nobody should wait for it any more?"""
+        for probe in self.out:
+            return now >= probe.started + self.circuit.half_open_timeout()
+        return False
+
+    def judge_locked(self) -> tuple[bool, str] | None:
+        """Once the probes have answered: whether to close, and why."""
+        plan = self.circuit.plan
+        bad = self.failures if plan.slow_call_rate is None else self.failures + self.slow
+        if plan.half_open_failure_rate is None:
+            if bad:
+                return False, "a probe failed" if self.failures else "a probe was slow"
+            if self.calls >= plan.success_threshold:
+                return True, f"{self.calls} of {self.calls} probes succeeded"
+            return None
+        if self.calls < plan.half_open_calls:
+            return None
+        closes = bad < plan.half_open_failure_rate * self.calls
+        return closes, f"{self.calls - bad} of {self.calls} probes succeeded"
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        return self.calls, self.failures, self.slow
+
+
+class Probe:
+    """The ticket of one call that a half-open circuit let through."""
+
+    __slots__ = ("period", "started", "state")
+
+    def __init__(self, period: HalfOpen, started: float) -> None:
+        self.period = period
+        self.started = started
+        self.state = CircuitState.HALF_OPEN
+
+    def success(self, now: float) -> None:
+        self._report(now, failure=False, slow=False)
+
+    def bad(self, now: float, *, failure: bool, slow: bool) -> None:
+        self._report(now, failure=failure, slow=slow)
+
+    def neutral(self) -> None:
+        period = self.period
+        with period.circuit.lock:
+            if period.out.pop(self, self) is None:
+                period.admitted -= 1
+
+    def _report(self, now: float, *, failure: bool, slow: bool) -> None:
+        period = self.period
+        circuit = period.circuit
+        with circuit.lock:
+            if period.out.pop(self, self) is not None or circuit.period is not period:
+                return
+            period.calls += 1
+            if failure:
+                period.failures += 1
+            elif slow:
+                period.slow += 1
+            verdict = period.judge_locked()
+            if verdict is None:
+                return
+            closes, reason = verdict
+            if closes:
+                circuit.close_locked(now, reason)
+            period.judged = True
+        if closes:
+            circuit.published()
+            return
+        try:
+            circuit.open(period, now, reason)
+        finally:
+            # Only where the user's open_duration failed is the period still in force: it must go on probing.
+            period.judged = False
+
+
+Period = Closed | Open | HalfOpen
+Ticket = Closed | Probe
+
+
+class Circuit:
+    """The breaker itself: the period in force, and how one leads to the next.
+
+    `period` is replaced as a whole under `lock`; whoever reads it without the lock sees one period or the next, never
+    a mixture. `published` is called outside the lock after a change; the changes themselves wait in `transitions`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "lock",
+        "opened_in_a_row",
+        "period",
+        "plan",
+        "published",
+        "time_in",
+        "transition_counts",
+        "transitions",
+        "_break",
+    )
+
+    def __init__(self, plan: CircuitPlan, now: float, published: Callable[[], None] = lambda: None) -> None:
+        self.plan = plan
+        self.lock = allocate_lock()
+        self.published = published
+        self.opened_in_a_row = 0
+        self._break = 0.0
+        self.transitions: deque[Transition] = deque()
+        self.transition_counts: dict[tuple[CircuitState, CircuitState], int] = {}
+        self.time_in: dict[CircuitState, float] = {}
+        self.period: Period = Closed(self, now)
+
+    def admit(self, now: float) -> Ticket | None:
+        """A ticket to report the result to, or None: rejected."""
+        while True:
+            period = self.period
+            if isinstance(period, Closed):
+                return period
+            if isinstance(period, Open):
+                if now < period.until:
+                    return None
+                with self.lock:
+                    if self.period is not period:
+                        continue
+                    half_open = HalfOpen(self, now)
+                    ticket = half_open.admit_locked(now)
+                    self._change_locked(half_open, now, "the break is over")
+                self.published()
+                return ticket
+            with self.lock:
+                if self.period is not period:
+                    continue
+                if not period.hangs(now):
+                    return period.admit_locked(now)
+            self.open(period, now, "a probe did not come back")
+
+    def open(self, expected: Period, now: float, reason: str, duration: float | None = None) -> None:
+        """Open the circuit if `expected` is still in force. The length of the break may be user code: no lock."""
+        while self.period is expected:
+            turn = self.opened_in_a_row + 1
+            length = self._break_length(turn) if duration is None else duration
+            with self.lock:
+                if self.period is not expected:
+                    return
+                if self.opened_in_a_row + 1 != turn:
+                    continue
+                self.opened_in_a_row = turn
+                if duration is None:
+                    self._break = length
+                opened = Open(now, now + length, CircuitState.OPEN, expected.counts(now))
+                self._change_locked(opened, now, reason, length)
+            self.published()
+
+    def close_locked(self, now: float, reason: str) -> None:
+        self.opened_in_a_row = 0
+        self._change_locked(Closed(self, now), now, reason)
+
+    def trip(self, now: float, duration: float | None) -> None:
+        """Open by hand, whatever the state."""
+        while True:
+            period = self.period
+            self.open(period, now, "tripped by hand", duration)
+            if self.period is not period:
+                return
+
+    def force_open(self, now: float) -> None:
+        with self.lock:
+            if self.period.state is CircuitState.FORCED_OPEN:
+                return
+            forced = Open(now, inf, CircuitState.FORCED_OPEN, self.period.counts(now))
+            self._change_locked(forced, now, "forced open by hand")
+        self.published()
+
+    def disable(self, now: float) -> None:
+        with self.lock:
+            if self.period.state is CircuitState.DISABLED:
+                return
+            self._change_locked(Closed(self, now, CircuitState.DISABLED), now, "disabled by hand")
+        self.published()
+
+    def reset(self, now: float) -> None:
+        """Closed, with an empty window, whatever the state."""
+        with self.lock:
+            if self.period.state is CircuitState.CLOSED:
+                self.opened_in_a_row = 0
+                self.period = Closed(self, self.period.since)
+                return
+            self.close_locked(now, "reset by hand")
+        self.published()
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until the next call has a chance; None where only a hand can open the way."""
+        period = self.period
+        if isinstance(period, Open):
+            return None if period.until == inf else max(0.0, period.until - now)
+        return 0.0
+
+    def half_open_timeout(self) -> float:
+        plan = self.plan
+        if plan.half_open_timeout is not None:
+            return plan.half_open_timeout
+        return self._break if callable(plan.open_duration) else plan.open_duration
+
+    def report(self, now: float) -> CircuitReport:
+        """Takes no lock and changes nothing: what it reads is one period."""
+        period = self.period
+        calls, failures, slow = period.counts(now)
+        known = calls >= self.plan.minimum_calls
+        return CircuitReport(
+            state=period.state,
+            since_seconds=max(0.0, now - period.since),
+            retry_after=max(0.0, period.until - now) if isinstance(period, Open) and period.until != inf else None,
+            calls=calls,
+            failures=failures,
+            slow_calls=slow,
+            failure_rate=failures / calls if known else None,
+            slow_call_rate=slow / calls if known else None,
+        )
+
+    def time_by_state(self, now: float) -> dict[CircuitState, float]:
+        """Seconds spent in each state so far, the one in force included."""
+        period = self.period
+        spent = {state: self.time_in.get(state, 0.0) for state in CircuitState}
+        spent[period.state] += max(0.0, now - period.since)
+        return spent
+
+    def _break_length(self, turn: int) -> float:
+        duration = self.plan.open_duration
+        if not callable(duration):
+            return duration
+        length = duration(turn)
+        if isinstance(length, bool) or not isinstance(length, (int, float)) or not isfinite(length) or length < 0:
+            raise ConfigurationError(
+                f"circuit_breaker: open_duration({turn}) gave {length!r}: it must give seconds of at least 0",
+                setting="open_duration",
+                value=length,
+                allowed="seconds of at least 0",
+            )
+        return float(length)
+
+    def _change_locked(self, period: Period, now: float, reason: str, length: float | None = None) -> None:
+        before, after = self.period.state, period.state
+        self.time_in[before] = self.time_in.get(before, 0.0) + max(0.0, now - self.period.since)
+        self.transition_counts[before, after] = self.transition_counts.get((before, after), 0) + 1
+        self.period = period
+        self.transitions.append(Transition(before, after, now, reason, length))

@@ -1,0 +1,145 @@
+"""What policies tell about themselves, and who listens."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from resilient.core.checks import refuse
+
+KINDS: Final = frozenset(
+    {
+        "call_rejected",
+        "circuit_state_changed",
+        "retry_scheduled",
+        "retry_exhausted",
+        "timed_out",
+        "fallback_applied",
+        "hedge_started",
+        "limit_changed",
+        "degradation_changed",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a policy did.
+
+    Attributes:
+        kind: what happened, one of the kinds that `subscribe` takes.
+        policy_kind: "retry", "circuit_breaker", ...
+        policy: the policy's name.
+        operation: name of the pipeline or guarded function; None where nobody called (a breaker tripped by hand).
+        at: the instant, in seconds of the monotonic clock.
+        data: what there is to say about this kind; never arguments, results or exception messages.
+    """
+
+    kind: str
+    policy_kind: str
+    policy: str
+    operation: str | None
+    at: float
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+Listener = Callable[[Event], object]
+
+
+class _Subscription:
+    __slots__ = ("failed", "kinds", "listener", "policy")
+
+    def __init__(self, listener: Listener, policy: str | None, kinds: frozenset[str] | None) -> None:
+        self.listener = listener
+        self.policy = policy
+        self.kinds = kinds
+        self.failed = False
+
+    def wants(self, event: Event) -> bool:
+        return (self.policy is None or self.policy == event.policy) and (self.kinds is None or event.kind in self.kinds)
+
+
+class Subscriptions:
+    """Listeners in the order in which they came. Read without a lock: a change makes a new tuple."""
+
+    __slots__ = ("_lock", "active")
+
+    def __init__(self) -> None:
+        self.active: tuple[_Subscription, ...] = ()
+        self._lock = allocate_lock()
+
+    def add(self, listener: Listener, policy: str | None, kinds: Iterable[str] | None) -> Callable[[], None]:
+        if not callable(listener):
+            refuse("subscribe", "listener", listener, "a function that takes an Event")
+        wanted = None if kinds is None else frozenset((kinds,) if isinstance(kinds, str) else kinds)
+        for kind in wanted or ():
+            if kind not in KINDS:
+                refuse("subscribe", "kinds", kind, "some of " + ", ".join(sorted(KINDS)))
+        subscription = _Subscription(listener, policy, wanted)
+        with self._lock:
+            self.active = (*self.active, subscription)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self.active = tuple(other for other in self.active if other is not subscription)
+
+        return unsubscribe
+
+    def tell(self, event: Event) -> None:
+        for subscription in self.active:
+            if subscription.wants(event):
+                try:
+                    subscription.listener(event)
+                except Exception:
+                    _log_once(subscription, event)
+
+
+def _log_once(subscription: _Subscription, event: Event) -> None:
+    if subscription.failed:
+        return
+    subscription.failed = True
+    import logging
+
+    logging.getLogger("resilient").exception(
+        "listener %r failed on %s of %s %r; its errors are ignored from here on",
+        subscription.listener,
+        event.kind,
+        event.policy_kind,
+        event.policy,
+    )
+
+
+EVERYTHING: Final = Subscriptions()
+
+Item = TypeVar("Item")
+
+
+class Outbox(Generic[Item]):
+    """Tells what has gathered in a queue in the order of the queue, outside all locks.
+
+    Whoever finds nobody telling tells all that is there; others leave theirs behind and go on.
+    """
+
+    __slots__ = ("_lock", "_tell", "_telling", "_waiting")
+
+    def __init__(self, waiting: deque[Item], tell: Callable[[Item], object]) -> None:
+        self._waiting = waiting
+        self._tell = tell
+        self._telling = False
+        self._lock = allocate_lock()
+
+    def flush(self) -> None:
+        while True:
+            with self._lock:
+                if self._telling or not self._waiting:
+                    return
+                self._telling = True
+            try:
+                while self._waiting:
+                    self._tell(self._waiting.popleft())
+            finally:
+                with self._lock:
+                    self._telling = False

@@ -1,0 +1,236 @@
+"""Counters and histograms: plain slots that the hot path bumps and exporters read.
+
+With the GIL `meter.calls += 1` loses nothing as long as no call stands inside the statement, because threads change
+over only at calls and at backward jumps. Without the GIL each counter is a `LockedNumber`, which the same statement
+adds to under a lock; which of the two it is, is decided once, when a meter is made.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Final, cast
+
+from resilient.core.gil import GIL
+from resilient.errors import RejectedError, TimeoutExceededError
+
+DURATION_BOUNDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+)
+MAX_ERROR_TYPES: Final = 20
+OTHER: Final = "_OTHER"
+
+
+class LockedNumber:
+    """A number for `+=` and `-=` from threads that run at the same time."""
+
+    __slots__ = ("_lock", "_value")
+
+    def __init__(self) -> None:
+        self._value: float = 0
+        self._lock = allocate_lock()
+
+    def __iadd__(self, other: float) -> LockedNumber:
+        with self._lock:
+            self._value += other
+        return self
+
+    def __isub__(self, other: float) -> LockedNumber:
+        with self._lock:
+            self._value -= other
+        return self
+
+    def __add__(self, other: float) -> float:
+        return self._value + other
+
+    __radd__ = __add__
+
+    def __sub__(self, other: float) -> float:
+        return self._value - other
+
+    def __int__(self) -> int:
+        return int(self._value)
+
+    def __float__(self) -> float:
+        return float(self._value)
+
+
+def number() -> int:
+    """A counter at zero, safe to bump on this build of Python."""
+    return 0 if GIL else cast("int", LockedNumber())
+
+
+class Histogram:
+    """How often values fell into each bucket, and their sum. Bounds are inclusive upper limits."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...] = DURATION_BOUNDS) -> None:
+        self.bounds = bounds
+        self.counts = [number() for _ in range(len(bounds) + 1)]
+        self.sum: float = number()
+
+    def observe(self, value: float) -> None:
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
+        self.sum += value
+
+    @property
+    def count(self) -> int:
+        return sum(int(count) for count in self.counts)
+
+    def quantile(self, share: float) -> float | None:
+        """The upper bound of the bucket that holds this share of the values; None where there are none."""
+        counts = [int(count) for count in self.counts]
+        rank = share * sum(counts)
+        seen = 0
+        for bound, count in zip((*self.bounds, float("inf")), counts, strict=True):
+            seen += count
+            if count and seen >= rank:
+                return bound
+        return None
+
+
+def error_type(error: BaseException) -> str:
+    """The value of `error.type`: the qualified class name, bare for builtins."""
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def outcome_of(error: BaseException) -> str:
+    if isinstance(error, TimeoutExceededError):
+        return "timeout"
+    if isinstance(error, RejectedError):
+        return "rejected"
+    return "failure" if isinstance(error, Exception) else "cancelled"
+
+
+class CallMeter:
+    """`resilience.call.*` of one pipeline: what its callers saw."""
+
+    __slots__ = ("_lock", "_raised", "started", "success")
+
+    def __init__(self) -> None:
+        self.started = number()
+        self.success = Histogram()
+        self._raised: dict[tuple[str, str | None], Histogram] = {}
+        self._lock = allocate_lock()
+
+    def raised(self, error: BaseException, elapsed: float) -> None:
+        outcome = outcome_of(error)
+        key = outcome, None if outcome == "cancelled" else error_type(error)
+        histogram = self._raised.get(key)
+        if histogram is None:
+            with self._lock:
+                types = {kind for _, kind in self._raised if kind is not None and kind != OTHER}
+                if key[1] is not None and key[1] not in types and len(types) >= MAX_ERROR_TYPES:
+                    key = outcome, OTHER
+                histogram = self._raised.setdefault(key, Histogram())
+        histogram.observe(elapsed)
+
+    def durations(self) -> Mapping[tuple[str, str | None], Histogram]:
+        """Histograms by outcome and `error.type`."""
+        return {("success", None): self.success, **self._raised}
+
+    def snapshot(self) -> dict[str, object]:
+        durations = self.durations()
+        calls: dict[str, int] = dict.fromkeys(("success", "failure", "timeout", "rejected", "fallback", "cancelled"), 0)
+        errors: dict[str, int] = {}
+        for (outcome, kind), histogram in durations.items():
+            count = histogram.count
+            calls[outcome] += count
+            if kind is not None:
+                errors[kind] = errors.get(kind, 0) + count
+        seconds = sum(float(histogram.sum) for histogram in durations.values())
+        active = max(0, int(self.started) - sum(calls.values()))
+        return {"calls": calls, "errors": errors, "active": active, "seconds": seconds}
+
+
+class RetryMeter:
+    """`resilience.retry.*` of one policy. Attempts follow from calls, so that a first try bumps one slot."""
+
+    __slots__ = ("budget", "deadline", "exhausted", "first_try", "not_retryable", "recovered", "retries", "waited")
+
+    def __init__(self) -> None:
+        self.first_try = number()
+        self.recovered = number()
+        self.not_retryable = number()
+        self.exhausted = number()
+        self.budget = number()
+        self.deadline = number()
+        self.retries = number()
+        self.waited: float = number()
+
+    def calls(self) -> dict[str, int]:
+        """Calls by `resilience.retry.result`."""
+        return {
+            "first_try": int(self.first_try),
+            "recovered": int(self.recovered),
+            "not_retryable": int(self.not_retryable),
+            "exhausted": int(self.exhausted),
+            "budget": int(self.budget),
+            "deadline": int(self.deadline),
+        }
+
+    def attempts(self) -> dict[str, int]:
+        """Attempts by `resilience.attempt.result`."""
+        calls = self.calls()
+        return {
+            "success": calls["first_try"] + calls["recovered"],
+            "retryable_failure": int(self.retries) + calls["exhausted"] + calls["budget"] + calls["deadline"],
+            "failure": calls["not_retryable"],
+        }
+
+
+class CircuitBreakerMeter:
+    """`resilience.circuit_breaker.calls` of one policy; a slow call that succeeds counts as slow only."""
+
+    __slots__ = ("failure", "ignored", "rejected", "slow", "success")
+
+    def __init__(self) -> None:
+        self.success = number()
+        self.failure = number()
+        self.slow = number()
+        self.ignored = number()
+        self.rejected = number()
+
+    def calls(self) -> dict[str, int]:
+        """Calls by `resilience.circuit_breaker.result`."""
+        return {
+            "success": int(self.success),
+            "failure": int(self.failure),
+            "slow": int(self.slow),
+            "ignored": int(self.ignored),
+            "rejected": int(self.rejected),
+        }
+
+
+class TimeoutMeter:
+    """`resilience.timeout.*` of one policy."""
+
+    __slots__ = ("completed", "orphaned", "timed_out")
+
+    def __init__(self) -> None:
+        self.completed = number()
+        self.timed_out = number()
+        self.orphaned = number()
+
+    def calls(self) -> dict[str, int]:
+        """Calls by `resilience.timeout.result`."""
+        return {"completed": int(self.completed), "timed_out": int(self.timed_out)}
