@@ -1,11 +1,14 @@
 """The deadline over the wire: relative durations in request headers, so that clocks need not agree.
 
-from resilient import deadline
+On the way out, and in the service that is called:
 
-headers = deadline.to_headers()                                   # on the way out
-seconds = deadline.from_headers(request.headers, maximum=30.0)    # on the way in
-with timeout(seconds or 30.0):
-    ...
+    >>> from resilient import deadline, timeout
+    >>> with timeout(2.0):
+    ...     headers = deadline.to_headers()
+    >>> headers
+    {'grpc-timeout': '2000000u', 'X-Request-Timeout': '2.000'}
+    >>> deadline.from_headers(headers, maximum=30.0)
+    2.0
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ REQUEST_TIMEOUT: Final = "X-Request-Timeout"
 _GRPC_UNITS: Final = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "S": 1.0, "M": 60.0, "H": 3600.0}
 _GRPC: Final = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
+_MOST_SECONDS: Final = 10**12 - 1
 _GRPC_DIGITS: Final = 10**8
 
 
@@ -36,6 +40,7 @@ def parse_grpc_timeout(value: str) -> float | None:
     The format is that of the gRPC over HTTP/2 specification: one to eight digits and a unit of H, M, S, m, u or n.
 
     Example:
+        >>> from resilient.deadline import parse_grpc_timeout
         >>> parse_grpc_timeout("250m")
         0.25
     """
@@ -47,6 +52,7 @@ def format_grpc_timeout(seconds: float) -> str:
     """A `grpc-timeout` value, rounded down so that it never promises more time than there is.
 
     Example:
+        >>> from resilient.deadline import format_grpc_timeout
         >>> format_grpc_timeout(0.25)
         '250000u'
     """
@@ -67,12 +73,22 @@ def to_headers(deadline: Deadline | None = None) -> dict[str, str]:
 
     Args:
         deadline: default: the current one.
+
+    Example:
+        >>> from resilient import timeout
+        >>> from resilient.deadline import to_headers
+        >>> with timeout(0.25):
+        ...     to_headers()
+        {'grpc-timeout': '250000u', 'X-Request-Timeout': '0.250'}
     """
     deadline = current_deadline() if deadline is None else deadline
     if deadline is None:
         return {}
     left = deadline.remaining()
-    return {GRPC_TIMEOUT: format_grpc_timeout(left), REQUEST_TIMEOUT: f"{floor(left * 1000) / 1000:.3f}"}
+    milliseconds = floor(min(left, _MOST_SECONDS) * 1000)
+    if milliseconds / 1000 > left:
+        milliseconds -= 1
+    return {GRPC_TIMEOUT: format_grpc_timeout(left), REQUEST_TIMEOUT: f"{milliseconds / 1000:.3f}"}
 
 
 def from_headers(headers: Mapping[str, str], *, maximum: Seconds = 60.0) -> float | None:
@@ -83,6 +99,11 @@ def from_headers(headers: Mapping[str, str], *, maximum: Seconds = 60.0) -> floa
 
     Raises:
         ConfigurationError: `maximum` is no duration above 0.
+
+    Example:
+        >>> from resilient.deadline import from_headers
+        >>> from_headers({"x-request-timeout": "90"}, maximum=30)
+        30.0
     """
     limit = Checker("from_headers").seconds("maximum", maximum)
     shortest = inf

@@ -142,7 +142,10 @@ def constant(d: Seconds) -> Backoff:
         ConfigurationError: `d` is no such duration.
 
     Example:
-        retry(backoff=constant(0.5))
+        >>> from resilient import retry
+        >>> from resilient.backoff import constant
+        >>> retry(backoff=constant(0.5)).settings["backoff"]
+        constant(0.5)
     """
     return Constant(Checker("constant").seconds("d", d, zero=True))
 
@@ -158,7 +161,12 @@ def linear(d: Seconds, *, max: Seconds = 30.0) -> Backoff:
         ConfigurationError: a setting is not as described.
 
     Example:
-        retry(backoff=linear(0.5, max=5))    # 0.5, 1.0, 1.5, ... 5.0, 5.0
+        Waits of 0.5, 1.0, 1.5, ... 5.0, 5.0 s:
+
+        >>> from resilient import retry
+        >>> from resilient.backoff import linear
+        >>> retry(backoff=linear(0.5, max=5)).settings["backoff"]
+        linear(0.5, max=5.0)
     """
     check = Checker("linear")
     step, cap = check.seconds("d", d), check.seconds("max", max)
@@ -193,7 +201,10 @@ def exponential(
         ConfigurationError: a setting is not as described.
 
     Example:
-        retry(backoff=exponential(0.2, max=10, jitter="equal"))
+        >>> from resilient import retry
+        >>> from resilient.backoff import exponential
+        >>> retry(backoff=exponential(0.2, max=10, jitter="equal")).settings["backoff"]
+        exponential(initial=0.2, factor=2.0, max=10.0, jitter='equal')
     """
     check = Checker("exponential")
     first, cap = check.seconds("initial", initial), check.seconds("max", max)

@@ -55,9 +55,14 @@ class RetryBudget:
         ConfigurationError: a setting is not as described.
 
     Example:
-        budget = RetryBudget(ratio=0.1)
-        read = retry(attempts=5, budget=budget)
-        write = retry(attempts=2, budget=budget)
+        >>> from resilient import RetryBudget, retry
+        >>> budget = RetryBudget(ratio=0.1)
+        >>> read = retry(attempts=5, budget=budget)
+        >>> write = retry(attempts=2, budget=budget)
+        >>> read.call(len, "read")
+        4
+        >>> budget.snapshot()["calls"]
+        1
     """
 
     __slots__ = ("__weakref__", "_calls", "_denied", "_lock", "_part", "_retries", "min_per_second", "ratio", "window")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from math import isfinite
 from typing import NoReturn, TypeVar
 
@@ -45,9 +46,9 @@ def refuse(policy: str, setting: str, value: object, allowed: str) -> NoReturn:
     )
 
 
-def contradiction(policy: str, settings: str, value: object, allowed: str) -> NoReturn:
+def contradiction(policy: str, settings: str, value: tuple[object, ...], allowed: str) -> NoReturn:
     raise ConfigurationError(
-        f"{policy}: {settings} contradict each other ({value}): {allowed}",
+        f"{policy}: {settings} contradict each other ({', '.join(map(repr, value))}): {allowed}",
         policy=_bare_name(policy),
         setting=settings,
         value=value,
@@ -103,9 +104,17 @@ class Checker:
             return value
         refuse(self.policy, setting, value, "one of " + ", ".join(repr(word) for word in allowed))
 
+    def instance(self, setting: str, value: object, wanted: type) -> None:
+        if not isinstance(value, wanted):
+            refuse(self.policy, setting, value, f"a {wanted.__name__}")
+
     def optional_function(self, setting: str, value: Function | None, what: str) -> Function | None:
-        if value is not None and not callable(value):
-            refuse(self.policy, setting, value, what + ", or None")
+        return None if value is None else self.function(setting, value, what + ", or None")
+
+    def function(self, setting: str, value: Function, what: str) -> Function:
+        # What an async function gives is a coroutine: always true, and never run.
+        if not callable(value) or iscoroutinefunction(value):
+            refuse(self.policy, setting, value, what)
         return value
 
     def matcher(self, setting: str, value: object, *, empty: bool = False) -> Matcher:
@@ -118,7 +127,7 @@ class Checker:
                 for item in value:
                     self._not_neutral(setting, item)
                 return value
-        elif callable(value):
+        elif callable(value) and not iscoroutinefunction(value):
             return value
         refuse(self.policy, setting, value, "an exception class, a tuple of them, or a function (exception) -> bool")
 

@@ -8,16 +8,18 @@ hot path a call reads one attribute, and tells its success to a plain callable t
 from __future__ import annotations
 
 from _thread import allocate_lock
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, isfinite
-from typing import Literal
+from typing import Final, Literal
 
 from resilient.core.gil import GIL
 from resilient.core.windows import FAILURE, SLOW, CountWindow, TimeWindow, Window
 from resilient.errors import ConfigurationError
+
+# How long a probe may be out where `open_duration` is a function that has given nothing, or 0, so far.
+DEFAULT_BREAK: Final = 30.0
 
 
 class CircuitState(StrEnum):
@@ -56,9 +58,10 @@ class CircuitPlan:
         calls = window.calls
         if calls < self.minimum_calls:
             return None
-        if self.failure_rate is not None and window.failures >= self.failure_rate * calls:
+        # Not the threshold times the calls: 0.07 * 100 is above 7.
+        if self.failure_rate is not None and window.failures / calls >= self.failure_rate:
             return f"{window.failures} of {calls} calls failed"
-        if self.slow_call_rate is not None and window.slow >= self.slow_call_rate * calls:
+        if self.slow_call_rate is not None and window.slow / calls >= self.slow_call_rate:
             return f"{window.slow} of {calls} calls were slow"
         return None
 
@@ -93,17 +96,31 @@ class Closed:
 
     __slots__ = ("circuit", "open_to_all", "since", "state", "success", "window")
 
+    open_to_all: Literal[True]
+
     def __init__(self, circuit: Circuit, since: float, state: CircuitState = CircuitState.CLOSED) -> None:
         self.circuit = circuit
-        self.open_to_all: Literal[True] = True
+        self.open_to_all = True
         self.since = since
         self.state = state
-        self.window = window = circuit.plan.window()
-        self.success: Callable[[float], object] = window.success if GIL else self._locked_success
+        self.window: Window | None = None
+        self.success: Callable[[float], object] = self._first_success
+
+    def _window_locked(self) -> Window:
+        # Many breakers of a large registry are never called; a window takes more memory than all the rest.
+        if self.window is None:
+            self.window = self.circuit.plan.window()
+        return self.window
+
+    def _first_success(self, now: float) -> None:
+        with self.circuit.lock:
+            success = self._window_locked().success
+            self.success = success if GIL else self._locked_success
+        self.success(now)
 
     def _locked_success(self, now: float) -> None:
         with self.circuit.lock:
-            self.window.success(now)
+            self._window_locked().success(now)
 
     def bad(self, now: float, *, failure: bool, slow: bool) -> None:
         """A failure, a slow call, or both: the only results that can open the circuit."""
@@ -111,8 +128,9 @@ class Closed:
         with circuit.lock:
             if circuit.period is not self:
                 return
-            self.window.add_locked(now, failure * FAILURE | slow * SLOW)
-            reason = None if self.state is CircuitState.DISABLED else circuit.plan.trips(self.window)
+            window = self._window_locked()
+            window.add_locked(now, failure * FAILURE | slow * SLOW)
+            reason = None if self.state is CircuitState.DISABLED else circuit.plan.trips(window)
         if reason is not None:
             circuit.open(self, now, reason)
 
@@ -120,7 +138,8 @@ class Closed:
         """No verdict: nothing was taken, so nothing is given back."""
 
     def counts(self, now: float) -> tuple[int, int, int]:
-        return self.window.counts(now)
+        window = self.window
+        return (0, 0, 0) if window is None else window.counts(now)
 
 
 class Open:
@@ -128,8 +147,10 @@ class Open:
 
     __slots__ = ("final", "open_to_all", "since", "state", "until")
 
+    open_to_all: Literal[False]
+
     def __init__(self, since: float, until: float, state: CircuitState, final: tuple[int, int, int]) -> None:
-        self.open_to_all: Literal[False] = False
+        self.open_to_all = False
         self.since = since
         self.until = until
         self.state = state
@@ -142,48 +163,49 @@ class Open:
 class HalfOpen:
     """A few calls pass to find out whether the other side is back."""
 
-    __slots__ = ("admitted", "calls", "circuit", "failures", "judged", "open_to_all", "out", "since", "slow", "state")
+    __slots__ = ("bad", "calls", "circuit", "failures", "judged", "open_to_all", "out", "since", "slow", "state")
+
+    open_to_all: Literal[False]
 
     def __init__(self, circuit: Circuit, since: float) -> None:
         self.circuit = circuit
-        self.open_to_all: Literal[False] = False
+        self.open_to_all = False
         self.since = since
         self.state = CircuitState.HALF_OPEN
         # In order of admission, so that the first is the one longest under way.
         self.out: dict[Probe, None] = {}
-        self.admitted = self.calls = self.failures = self.slow = 0
+        self.calls = self.failures = self.slow = self.bad = 0
         self.judged = False
 
     def admit_locked(self, now: float) -> Probe | None:
         plan = self.circuit.plan
-        taken = len(self.out) if plan.half_open_failure_rate is None else self.admitted
+        taken = len(self.out) if plan.half_open_failure_rate is None else len(self.out) + self.calls
         if self.judged or taken >= plan.half_open_calls:
             return None
         probe = Probe(self, now)
         self.out[probe] = None
-        self.admitted += 1
         return probe
 
     def hangs(self, now: float) -> bool:
         """Is a probe out for so long that nobody should wait for it any more?"""
-        for probe in self.out:
+        # A copy, because probes give their permits back without the lock.
+        for probe in list(self.out):
             return now >= probe.started + self.circuit.half_open_timeout()
         return False
 
     def judge_locked(self) -> tuple[bool, str] | None:
         """Once the probes have answered: whether to close, and why."""
         plan = self.circuit.plan
-        bad = self.failures if plan.slow_call_rate is None else self.failures + self.slow
         if plan.half_open_failure_rate is None:
-            if bad:
+            if self.bad:
                 return False, "a probe failed" if self.failures else "a probe was slow"
             if self.calls >= plan.success_threshold:
                 return True, f"{self.calls} of {self.calls} probes succeeded"
             return None
         if self.calls < plan.half_open_calls:
             return None
-        closes = bad < plan.half_open_failure_rate * self.calls
-        return closes, f"{self.calls - bad} of {self.calls} probes succeeded"
+        closes = self.bad / self.calls < plan.half_open_failure_rate
+        return closes, f"{self.calls - self.bad} of {self.calls} probes succeeded"
 
     def counts(self, now: float) -> tuple[int, int, int]:
         return self.calls, self.failures, self.slow
@@ -206,10 +228,8 @@ class Probe:
         self._report(now, failure=failure, slow=slow)
 
     def neutral(self) -> None:
-        period = self.period
-        with period.circuit.lock:
-            if period.out.pop(self, self) is None:
-                period.admitted -= 1
+        # No lock: an abandoned generator ends here, and may be collected while its own thread holds the lock.
+        self.period.out.pop(self, None)
 
     def _report(self, now: float, *, failure: bool, slow: bool) -> None:
         period = self.period
@@ -218,10 +238,9 @@ class Probe:
             if period.out.pop(self, self) is not None or circuit.period is not period:
                 return
             period.calls += 1
-            if failure:
-                period.failures += 1
-            elif slow:
-                period.slow += 1
+            period.failures += failure
+            period.slow += slow
+            period.bad += failure or (slow and circuit.plan.slow_call_rate is not None)
             verdict = period.judge_locked()
             if verdict is None:
                 return
@@ -234,9 +253,12 @@ class Probe:
             return
         try:
             circuit.open(period, now, reason)
-        finally:
-            # Only where the user's open_duration failed is the period still in force: it must go on probing.
-            period.judged = False
+        except BaseException:
+            # The user's open_duration failed: the period, where it is still in force, must go on probing.
+            with circuit.lock:
+                period.calls = period.failures = period.slow = period.bad = 0
+                period.judged = False
+            raise
 
 
 Period = Closed | Open | HalfOpen
@@ -269,7 +291,7 @@ class Circuit:
         self.published = published
         self.opened_in_a_row = 0
         self._break = 0.0
-        self.transitions: deque[Transition] = deque()
+        self.transitions: list[Transition] = []
         self.transition_counts: dict[tuple[CircuitState, CircuitState], int] = {}
         self.time_in: dict[CircuitState, float] = {}
         self.period: Period = Closed(self, now)
@@ -289,7 +311,12 @@ class Circuit:
                     half_open = HalfOpen(self, now)
                     ticket = half_open.admit_locked(now)
                     self._change_locked(half_open, now, "the break is over")
-                self.published()
+                try:
+                    self.published()
+                except BaseException:
+                    if ticket is not None:
+                        ticket.neutral()
+                    raise
                 return ticket
             with self.lock:
                 if self.period is not period:
@@ -298,14 +325,14 @@ class Circuit:
                     return period.admit_locked(now)
             self.open(period, now, "a probe did not come back")
 
-    def open(self, expected: Period, now: float, reason: str, duration: float | None = None) -> None:
-        """Open the circuit if `expected` is still in force. The length of the break may be user code: no lock."""
+    def open(self, expected: Period, now: float, reason: str, duration: float | None = None) -> bool:
+        """Open the circuit if `expected` is still in force; True if so. The length may be user code: no lock."""
         while self.period is expected:
             turn = self.opened_in_a_row + 1
             length = self._break_length(turn) if duration is None else duration
             with self.lock:
                 if self.period is not expected:
-                    return
+                    return False
                 if self.opened_in_a_row + 1 != turn:
                     continue
                 self.opened_in_a_row = turn
@@ -314,6 +341,8 @@ class Circuit:
                 opened = Open(now, now + length, CircuitState.OPEN, expected.counts(now))
                 self._change_locked(opened, now, reason, length)
             self.published()
+            return True
+        return False
 
     def close_locked(self, now: float, reason: str) -> None:
         self.opened_in_a_row = 0
@@ -321,11 +350,8 @@ class Circuit:
 
     def trip(self, now: float, duration: float | None) -> None:
         """Open by hand, whatever the state."""
-        while True:
-            period = self.period
-            self.open(period, now, "tripped by hand", duration)
-            if self.period is not period:
-                return
+        while not self.open(self.period, now, "tripped by hand", duration):
+            pass
 
     def force_open(self, now: float) -> None:
         with self.lock:
@@ -363,7 +389,7 @@ class Circuit:
         plan = self.plan
         if plan.half_open_timeout is not None:
             return plan.half_open_timeout
-        return self._break if callable(plan.open_duration) else plan.open_duration
+        return self._break or DEFAULT_BREAK if callable(plan.open_duration) else plan.open_duration
 
     def report(self, now: float) -> CircuitReport:
         """Takes no lock and changes nothing: what it reads is one period."""

@@ -1,4 +1,4 @@
-"""The deadline of the work at hand: one instant in a context variable, set by timeouts, read by everything that waits."""
+"""The deadline of the work at hand: an instant in a context variable, set by timeouts, read by whatever waits."""
 
 from __future__ import annotations
 

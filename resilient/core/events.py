@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from _thread import allocate_lock
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -74,11 +73,7 @@ class Subscriptions:
     def add(self, listener: Listener, policy: str | None, kinds: Iterable[str] | None) -> Callable[[], None]:
         if not callable(listener):
             refuse("subscribe", "listener", listener, "a function that takes an Event")
-        wanted = None if kinds is None else frozenset((kinds,) if isinstance(kinds, str) else kinds)
-        for kind in wanted or ():
-            if kind not in KINDS:
-                refuse("subscribe", "kinds", kind, "some of " + ", ".join(sorted(KINDS)))
-        subscription = _Subscription(listener, policy, wanted)
+        subscription = _Subscription(listener, policy, None if kinds is None else _checked(kinds))
         with self._lock:
             self.active = (*self.active, subscription)
 
@@ -93,8 +88,16 @@ class Subscriptions:
             if subscription.wants(event):
                 try:
                     subscription.listener(event)
-                except Exception:
+                except Exception:  # noqa: BLE001 - a listener must not change the outcome of a call
                     _log_once(subscription, event)
+
+
+def _checked(kinds: object) -> frozenset[str]:
+    wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds) if isinstance(kinds, Iterable) else ()
+    known = [kind for kind in wanted if isinstance(kind, str) and kind in KINDS]
+    if not wanted or len(known) < len(wanted):
+        refuse("subscribe", "kinds", kinds, "some of " + ", ".join(sorted(KINDS)))
+    return frozenset(known)
 
 
 def _log_once(subscription: _Subscription, event: Event) -> None:
@@ -125,7 +128,7 @@ class Outbox(Generic[Item]):
 
     __slots__ = ("_lock", "_tell", "_telling", "_waiting")
 
-    def __init__(self, waiting: deque[Item], tell: Callable[[Item], object]) -> None:
+    def __init__(self, waiting: list[Item], tell: Callable[[Item], object]) -> None:
         self._waiting = waiting
         self._tell = tell
         self._telling = False
@@ -133,13 +136,14 @@ class Outbox(Generic[Item]):
 
     def flush(self) -> None:
         while True:
-            with self._lock:
-                if self._telling or not self._waiting:
-                    return
-                self._telling = True
+            mine = False
             try:
-                while self._waiting:
-                    self._tell(self._waiting.popleft())
-            finally:
                 with self._lock:
+                    if self._telling or not self._waiting:
+                        return
+                    self._telling = mine = True
+                while self._waiting:
+                    self._tell(self._waiting.pop(0))
+            finally:
+                if mine:
                     self._telling = False

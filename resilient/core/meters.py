@@ -83,7 +83,8 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...] = DURATION_BOUNDS) -> None:
         self.bounds = bounds
-        self.counts = [number() for _ in range(len(bounds) + 1)]
+        size = len(bounds) + 1
+        self.counts: list[int] = [0] * size if GIL else [number() for _ in range(size)]
         self.sum: float = number()
 
     def observe(self, value: float) -> None:
@@ -165,7 +166,17 @@ class CallMeter:
 class RetryMeter:
     """`resilience.retry.*` of one policy. Attempts follow from calls, so that a first try bumps one slot."""
 
-    __slots__ = ("budget", "deadline", "exhausted", "first_try", "not_retryable", "recovered", "retries", "waited")
+    __slots__ = (
+        "budget",
+        "deadline",
+        "exhausted",
+        "first_try",
+        "late",
+        "not_retryable",
+        "recovered",
+        "retries",
+        "waited",
+    )
 
     def __init__(self) -> None:
         self.first_try = number()
@@ -174,6 +185,8 @@ class RetryMeter:
         self.exhausted = number()
         self.budget = number()
         self.deadline = number()
+        # Ended by the deadline as well, but only after a wait for an attempt that counts among the retries.
+        self.late = number()
         self.retries = number()
         self.waited: float = number()
 
@@ -185,7 +198,7 @@ class RetryMeter:
             "not_retryable": int(self.not_retryable),
             "exhausted": int(self.exhausted),
             "budget": int(self.budget),
-            "deadline": int(self.deadline),
+            "deadline": int(self.deadline) + int(self.late),
         }
 
     def attempts(self) -> dict[str, int]:
@@ -193,7 +206,7 @@ class RetryMeter:
         calls = self.calls()
         return {
             "success": calls["first_try"] + calls["recovered"],
-            "retryable_failure": int(self.retries) + calls["exhausted"] + calls["budget"] + calls["deadline"],
+            "retryable_failure": int(self.retries) + calls["exhausted"] + calls["budget"] + int(self.deadline),
             "failure": calls["not_retryable"],
         }
 

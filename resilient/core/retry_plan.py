@@ -29,6 +29,7 @@ class Stop(Enum):
     EXHAUSTED = ("exhausted", "attempts exhausted")
     BUDGET = ("budget", "the retry budget is spent")
     DEADLINE = ("deadline", "the next attempt would start after the deadline")
+    LATE = ("deadline", "the wait lasted until after the deadline")
     MAX_DURATION = ("deadline", "the next attempt would start after max_duration")
     RETRY_AFTER = ("exhausted", "the wait asked for is longer than retry_after_max")
 

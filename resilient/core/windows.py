@@ -36,6 +36,7 @@ class Window(Protocol):
 
     def counts(self, now: float) -> tuple[int, int, int]:
         """Calls, failures and slow calls at this instant; changes nothing."""
+        ...
 
 
 class CountWindow:
@@ -60,8 +61,8 @@ class CountWindow:
     def _push(self, code: int) -> None:
         ring = self._ring
         if self.calls < self.size:
-            self.calls += 1
             ring.append(code)
+            self.calls += 1
         else:
             old = ring[self._next]
             self.failures -= old & FAILURE
@@ -146,7 +147,8 @@ class TimeWindow:
     def counts(self, now: float) -> tuple[int, int, int]:
         horizon = now - self.duration
         calls = failures = slow = 0
-        for cell in reversed(tuple(self._cells)):
+        # Not a tuple: making one may collect garbage, whose finalizers let other threads in to begin a cell.
+        for cell in reversed(list(self._cells)):
             if cell.newest <= horizon:
                 break
             calls += cell.calls

@@ -162,7 +162,7 @@ class TestWindow:
 class TestSharing:
     @pytest.mark.parametrize("gil", [True, False])
     def test_threads_lose_no_call_and_gain_no_retry(self, gil: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(budget_module, "_GIL", gil)
+        monkeypatch.setattr(budget_module, "GIL", gil)
         # So many that each step of the test begins a new one, which is where updates could get lost.
         monkeypatch.setattr(budget_module, "_PARTS", 10_000)
         interval = sys.getswitchinterval()

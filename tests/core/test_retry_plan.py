@@ -377,6 +377,7 @@ class TestStop:
             (Stop.RETRY_AFTER, "exhausted"),
             (Stop.BUDGET, "budget"),
             (Stop.DEADLINE, "deadline"),
+            (Stop.LATE, "deadline"),
             (Stop.MAX_DURATION, "deadline"),
         ],
     )
@@ -384,7 +385,7 @@ class TestStop:
         assert stop.result == result
 
     def test_all_are_distinct(self) -> None:
-        assert len(Stop) == len({stop.reason for stop in Stop}) == 6
+        assert len(Stop) == len({stop.reason for stop in Stop}) == 7
 
     def test_the_note_tells_attempts_time_and_reason(self) -> None:
         call = run(100.0, attempts=3)

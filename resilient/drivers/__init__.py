@@ -1,0 +1,1 @@
+"""How to wait, to be woken and to be interrupted, on threads and in tasks."""

@@ -1,0 +1,1 @@
+"""One file a policy: settings, class, sync shell, async shell, factory."""

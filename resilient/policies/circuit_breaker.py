@@ -1,0 +1,454 @@
+"""Circuit breaker: stop calling what is known to fail, and find out when it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, overload
+
+from resilient.core.checks import Checker, Matcher, Seconds, contradiction, matches, names_rejections, refuse
+from resilient.core.circuit import Circuit, CircuitPlan, CircuitState, Ticket, Transition
+from resilient.core.clock import CLOCK
+from resilient.core.events import Outbox
+from resilient.core.meters import CircuitBreakerMeter
+from resilient.errors import CircuitOpenError, RejectedError
+from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall
+from resilient.pipeline import F
+from resilient.policies.base import Policy
+from resilient.registry import Registry, registry
+
+DEFAULT_CONSECUTIVE_FAILURES: Final = 5
+DEFAULT_WINDOW_CALLS: Final = 100
+DEFAULT_MINIMUM_CALLS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakerSettings:
+    """What the factory was given, checked, with the defaults that follow from it filled in."""
+
+    consecutive_failures: int | None
+    failure_rate: float | None
+    slow_call_rate: float | None
+    slow_call_duration: float | None
+    window_calls: int | None
+    window_duration: float | None
+    minimum_calls: int
+    open_duration: float | Callable[[int], float]
+    half_open_calls: int
+    success_threshold: int
+    half_open_failure_rate: float | None
+    half_open_timeout: float | None
+    on: Matcher
+    ignore: Matcher
+    on_result: Callable[[Any], object] | None
+
+    def plan(self) -> CircuitPlan:
+        return CircuitPlan(
+            consecutive_failures=self.consecutive_failures,
+            failure_rate=self.failure_rate,
+            slow_call_rate=self.slow_call_rate,
+            window_calls=self.window_calls or DEFAULT_WINDOW_CALLS,
+            window_duration=self.window_duration,
+            minimum_calls=self.minimum_calls,
+            open_duration=self.open_duration,
+            half_open_calls=self.half_open_calls,
+            success_threshold=self.success_threshold,
+            half_open_failure_rate=self.half_open_failure_rate,
+            half_open_timeout=self.half_open_timeout,
+        )
+
+
+class CircuitBreaker(Policy):
+    """A circuit breaker; made by `circuit_breaker(...)`."""
+
+    __slots__ = ("_circuit", "_last_error", "_meter", "_outbox")
+
+    kind: ClassVar[str] = "circuit_breaker"
+
+    def __init__(self, name: str | None, settings: CircuitBreakerSettings, registry: Registry) -> None:
+        super().__init__(name, settings, registry)
+        self._meter = CircuitBreakerMeter()
+        self._last_error: str | None = None
+        self._circuit = circuit = Circuit(settings.plan(), CLOCK.now())
+        self._outbox = Outbox(circuit.transitions, self._tell_transition)
+        circuit.published = self._outbox.flush
+
+    @property
+    def state(self) -> CircuitState:
+        """The state in force. An open circuit stays open until the first call after the break."""
+        return self._circuit.period.state
+
+    def snapshot(self) -> dict[str, object]:
+        """State, rates and counts of the window; `rejected` is a total. Takes no lock and changes nothing."""
+        now = CLOCK.now()
+        report = self._circuit.report(now)
+        return {
+            "state": report.state.value,
+            "since_seconds": report.since_seconds,
+            "retry_after": report.retry_after,
+            "failure_rate": report.failure_rate,
+            "slow_call_rate": report.slow_call_rate,
+            "calls": report.calls,
+            "failures": report.failures,
+            "slow_calls": report.slow_calls,
+            "rejected": int(self._meter.rejected),
+            "last_error": self._last_error,
+            "totals": self._meter.calls(),
+            "transitions": {
+                f"{before.value}->{after.value}": count
+                for (before, after), count in self._circuit.transition_counts.copy().items()
+            },
+            "time_in_state": {state.value: spent for state, spent in self._circuit.time_by_state(now).items()},
+        }
+
+    def trip(self, duration: Seconds | None = None) -> None:
+        """Open the circuit now, for `duration` seconds (default: its `open_duration`), whatever its state.
+
+        Raises:
+            ConfigurationError: the duration is negative or no duration.
+        """
+        seconds = Checker(self.kind, self.name).optional_seconds("duration", duration, zero=True)
+        self._circuit.trip(CLOCK.now(), seconds)
+
+    def force_open(self) -> None:
+        """Reject every call until `reset`, `disable` or `trip`."""
+        self._circuit.force_open(CLOCK.now())
+
+    def disable(self) -> None:
+        """Let every call through, still counting, until `reset`, `force_open` or `trip`."""
+        self._circuit.disable(CLOCK.now())
+
+    def reset(self) -> None:
+        """Close the circuit and forget what it has counted in its window."""
+        self._circuit.reset(CLOCK.now())
+
+    def count_on(self, older: CircuitBreaker, /) -> None:
+        self._meter = older._meter
+
+    def renew(self, newer: CircuitBreaker, /) -> None:
+        super().renew(newer)
+        self._circuit.plan = newer._circuit.plan
+
+    def wrap_sync(self, call: SyncCall, operation: Operation) -> SyncCall:
+        circuit, meter, clock = self._circuit, self._meter, CLOCK
+
+        def examined(args: Args, kwargs: Kwargs) -> Any:
+            started = clock.now()
+            ticket = self._admit(operation)
+            try:
+                result = call(args, kwargs)
+            except BaseException as error:
+                self._failed(ticket, error, started)
+                raise
+            self._returned(ticket, result, started)
+            return result
+
+        if self._examines_success():
+            return examined
+
+        def guarded(args: Args, kwargs: Kwargs) -> Any:
+            period = circuit.period
+            if period.open_to_all is False:
+                return examined(args, kwargs)
+            try:
+                result = call(args, kwargs)
+            except BaseException as error:
+                self._failed(period, error, None)
+                raise
+            period.success(0.0)
+            meter.success += 1
+            return result
+
+        return guarded
+
+    def wrap_async(self, call: AsyncCall, operation: Operation) -> AsyncCall:
+        circuit, meter, clock = self._circuit, self._meter, CLOCK
+
+        async def examined(args: Args, kwargs: Kwargs) -> Any:
+            started = clock.now()
+            ticket = self._admit(operation)
+            try:
+                result = await call(args, kwargs)
+            except BaseException as error:
+                self._failed(ticket, error, started)
+                raise
+            self._returned(ticket, result, started)
+            return result
+
+        if self._examines_success():
+            return examined
+
+        async def guarded(args: Args, kwargs: Kwargs) -> Any:
+            period = circuit.period
+            if period.open_to_all is False:
+                return await examined(args, kwargs)
+            try:
+                result = await call(args, kwargs)
+            except BaseException as error:
+                self._failed(period, error, None)
+                raise
+            period.success(0.0)
+            meter.success += 1
+            return result
+
+        return guarded
+
+    def scope(self, operation: Operation) -> Scope:
+        return _CircuitScope(self, operation)
+
+    def _examines_success(self) -> bool:
+        """Must a call that returned be looked at: timed, dated, or asked whether its result is a failure?"""
+        settings = self._settings
+        return not (
+            settings.slow_call_duration is None and settings.window_duration is None and settings.on_result is None
+        )
+
+    def _admit(self, operation: Operation) -> Ticket:
+        now = CLOCK.now()
+        ticket = self._circuit.admit(now)
+        if ticket is not None:
+            return ticket
+        self._meter.rejected += 1
+        retry_after = self._circuit.retry_after(now)
+        state = self._circuit.period.state
+        self._tell(
+            "call_rejected",
+            operation.name,
+            {"state": state.value, "retry_after": retry_after, "last_error": self._last_error},
+            now,
+        )
+        raise CircuitOpenError(
+            self._rejection(state, retry_after),
+            policy=self._name or self.kind,
+            retry_after=retry_after,
+            last_error=self._last_error,
+        )
+
+    def _rejection(self, state: CircuitState, retry_after: float | None) -> str:
+        last = f"; the last failure was {self._last_error}" if self._last_error else ""
+        if state is CircuitState.FORCED_OPEN:
+            return f"{self._shown()} is forced open{last}. It stays so until reset() is called"
+        if state is CircuitState.HALF_OPEN:
+            return f"{self._shown()} is half-open and all its probes are under way{last}. Try again when one is back"
+        return f"{self._shown()} is open{last}. Try again in {retry_after or 0.0:.3g} s"
+
+    def _returned(self, ticket: Ticket, result: object, started: float) -> None:
+        try:
+            unwanted = self._settings.on_result
+            failure = unwanted is not None and bool(unwanted(result))
+        except BaseException:
+            self._no_verdict(ticket)
+            raise
+        self._record(ticket, failure, started)
+
+    def _failed(self, ticket: Ticket, error: BaseException, started: float | None) -> None:
+        try:
+            verdict = self._verdict(error)
+        except BaseException:
+            self._no_verdict(ticket)
+            raise
+        if verdict is None:
+            self._no_verdict(ticket)
+            return
+        if verdict:
+            self._last_error = type(error).__name__
+        self._record(ticket, verdict, started)
+
+    def _no_verdict(self, ticket: Ticket) -> None:
+        self._meter.ignored += 1
+        ticket.neutral()
+
+    def _record(self, ticket: Ticket, failure: bool, started: float | None) -> None:
+        now = CLOCK.now()
+        limit = self._settings.slow_call_duration
+        slow = limit is not None and started is not None and now - started >= limit
+        if failure:
+            self._meter.failure += 1
+        elif slow:
+            self._meter.slow += 1
+        else:
+            self._meter.success += 1
+            ticket.success(now)
+            return
+        ticket.bad(now, failure=failure, slow=slow)
+
+    def _verdict(self, error: BaseException) -> bool | None:
+        """True: a failure. False: a success, for the circuit. None: neutral."""
+        settings = self._settings
+        if not isinstance(error, Exception):
+            return None
+        if isinstance(error, RejectedError) and not names_rejections(settings.on):
+            return None
+        if matches(settings.ignore, error):
+            return None
+        return matches(settings.on, error)
+
+    def _tell_transition(self, transition: Transition) -> None:
+        self._tell(
+            "circuit_state_changed",
+            None,
+            {
+                "from": transition.before.value,
+                "to": transition.after.value,
+                "reason": transition.reason,
+                "retry_after": transition.retry_after,
+                "last_error": self._last_error,
+            },
+            transition.at,
+        )
+
+
+class _CircuitScope(Scope):
+    __slots__ = ("_breaker", "_operation", "_started", "_ticket")
+
+    def __init__(self, breaker: CircuitBreaker, operation: Operation) -> None:
+        self._breaker = breaker
+        self._operation = operation
+
+    def begin(self) -> None:
+        self._started = CLOCK.now()
+        self._ticket = self._breaker._admit(self._operation)
+
+    def end(self, error: BaseException | None) -> None:
+        if error is None:
+            self._breaker._record(self._ticket, False, self._started)
+        else:
+            self._breaker._failed(self._ticket, error, self._started)
+
+
+@overload
+def circuit_breaker(function: F, /) -> F: ...
+@overload
+def circuit_breaker(
+    name: str | None = None,
+    *,
+    consecutive_failures: int | None = None,
+    failure_rate: float | None = None,
+    slow_call_rate: float | None = None,
+    slow_call_duration: Seconds | None = None,
+    window_calls: int | None = None,
+    window_duration: Seconds | None = None,
+    minimum_calls: int | None = None,
+    open_duration: Seconds | Callable[[int], float] = 30.0,
+    half_open_calls: int = 1,
+    success_threshold: int | None = None,
+    half_open_failure_rate: float | None = None,
+    half_open_timeout: Seconds | None = None,
+    on: Matcher = Exception,
+    ignore: Matcher = (),
+    on_result: Callable[[Any], object] | None = None,
+    registry: Registry = ...,
+) -> CircuitBreaker: ...
+def circuit_breaker(
+    name: Any = None,
+    *,
+    consecutive_failures: int | None = None,
+    failure_rate: float | None = None,
+    slow_call_rate: float | None = None,
+    slow_call_duration: Seconds | None = None,
+    window_calls: int | None = None,
+    window_duration: Seconds | None = None,
+    minimum_calls: int | None = None,
+    open_duration: Seconds | Callable[[int], float] = 30.0,
+    half_open_calls: int = 1,
+    success_threshold: int | None = None,
+    half_open_failure_rate: float | None = None,
+    half_open_timeout: Seconds | None = None,
+    on: Matcher = Exception,
+    ignore: Matcher = (),
+    on_result: Callable[[Any], object] | None = None,
+    registry: Registry = registry,
+) -> Any:
+    """Stop calling what fails; let a few calls through after a while to see whether it is back.
+
+    Closed, it counts. It opens on failures in a row, on a share of failures or on a share of slow calls, whichever
+    comes first; all thresholds are inclusive. Open, it rejects calls at once with `CircuitOpenError`. After
+    `open_duration` the next call makes it half-open: a few probes pass, and decide whether it closes or opens again.
+
+    Args:
+        name: shared by all who give it; the settings must then be equal. Default: name of the first guarded function.
+        consecutive_failures: opens after so many failures in a row, at least 1. Default: 5 when no rate is given.
+        failure_rate: opens when this share of the calls in the window failed, above 0 and at most 1.
+        slow_call_rate: opens when this share of the calls in the window was slow; needs `slow_call_duration`. A slow
+            probe then opens the circuit again, as a failed one does.
+        slow_call_duration: seconds from which on a call counts as slow.
+        window_calls: the window is the last so many calls, at least 1. Default: 100.
+        window_duration: the window is the last so many seconds; not together with `window_calls`.
+        minimum_calls: rates are unknown below so many calls in the window. Default: 10, or the size of the window.
+        open_duration: seconds that the circuit stays open, or a function of how often in a row it has opened.
+        half_open_calls: so many probes at once, at least 1.
+        success_threshold: closes after so many successful probes. Default: `half_open_calls`.
+        half_open_failure_rate: judge `half_open_calls` probes together: at this share of failures it opens again.
+        half_open_timeout: seconds after which a probe that has not come back opens it again. Default: `open_duration`.
+        on: exceptions that are failures; others count as successes.
+        ignore: exceptions that are neither.
+        on_result: tells whether a result is a failure.
+        registry: where the name is registered.
+
+    Raises:
+        ConfigurationError: a setting is wrong, two contradict each other, or the name has other settings already.
+
+    Example:
+        >>> from resilient import circuit_breaker
+        >>> @circuit_breaker("inventory", failure_rate=0.5, window_duration=10, open_duration=5)
+        ... def in_stock(item: str) -> bool:
+        ...     return True
+        >>> in_stock("chair")
+        True
+    """
+    function = None
+    if callable(name) or isinstance(name, (staticmethod, classmethod)):
+        function, name = name, None
+    check = Checker("circuit_breaker", name)
+    if window_calls is not None and window_duration is not None:
+        contradiction(
+            check.policy, "window_calls and window_duration", (window_calls, window_duration), "give one of the two"
+        )
+    if slow_call_rate is not None and slow_call_duration is None:
+        contradiction(
+            check.policy,
+            "slow_call_rate and slow_call_duration",
+            (slow_call_rate, None),
+            "slow_call_rate needs slow_call_duration",
+        )
+    if success_threshold is not None and half_open_failure_rate is not None:
+        contradiction(
+            check.policy,
+            "success_threshold and half_open_failure_rate",
+            (success_threshold, half_open_failure_rate),
+            "give one of the two",
+        )
+    if consecutive_failures is None and failure_rate is None and slow_call_rate is None:
+        consecutive_failures = DEFAULT_CONSECUTIVE_FAILURES
+    window_calls = check.optional_whole("window_calls", window_calls)
+    largest = None if window_duration is not None else window_calls or DEFAULT_WINDOW_CALLS
+    if minimum_calls is None:
+        minimum_calls = DEFAULT_MINIMUM_CALLS if largest is None else min(DEFAULT_MINIMUM_CALLS, largest)
+    check.whole("minimum_calls", minimum_calls)
+    if largest is not None and minimum_calls > largest:
+        refuse(check.policy, "minimum_calls", minimum_calls, f"at most the calls in the window, {largest}")
+    check.whole("half_open_calls", half_open_calls)
+    settings = CircuitBreakerSettings(
+        consecutive_failures=check.optional_whole("consecutive_failures", consecutive_failures),
+        failure_rate=check.optional_rate("failure_rate", failure_rate),
+        slow_call_rate=check.optional_rate("slow_call_rate", slow_call_rate),
+        slow_call_duration=check.optional_seconds("slow_call_duration", slow_call_duration),
+        window_calls=window_calls,
+        window_duration=check.optional_seconds("window_duration", window_duration),
+        minimum_calls=minimum_calls,
+        open_duration=check.function("open_duration", open_duration, "a function (times_opened) -> seconds")
+        if callable(open_duration)
+        else check.seconds("open_duration", open_duration),
+        half_open_calls=half_open_calls,
+        success_threshold=check.optional_whole("success_threshold", success_threshold) or half_open_calls,
+        half_open_failure_rate=check.optional_rate("half_open_failure_rate", half_open_failure_rate),
+        half_open_timeout=check.optional_seconds("half_open_timeout", half_open_timeout),
+        on=check.matcher("on", on),
+        ignore=check.matcher("ignore", ignore, empty=True),
+        on_result=check.optional_function("on_result", on_result, "a function (result) -> bool"),
+    )
+    check.instance("registry", registry, Registry)
+    if name is None:
+        breaker = CircuitBreaker(None, settings, registry)
+        return breaker if function is None else breaker(function)
+    return registry.obtain(CircuitBreaker.kind, name, lambda: CircuitBreaker(name, settings, registry))

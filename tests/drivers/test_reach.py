@@ -1,0 +1,302 @@
+# ruff: noqa: PT012 - the body of a block is what is tested, and has as many statements as it takes
+"""What can be interrupted where: blocking calls, other threads, foreign handlers, forked children."""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from resilient.drivers import interrupts, reach
+from resilient.drivers.interrupts import TimeoutInterrupt, can_interrupt
+from resilient.drivers.reach import Reach
+from tests.drivers.interrupt_kit import (
+    LONG,
+    SHORT,
+    SLACK,
+    Limit,
+    TimesUp,
+    call_forever,
+    guarded,
+    loop_forever,
+    nothing_is_left,
+    on_another_thread,
+)
+
+__all__ = ["nothing_is_left"]
+
+
+def block_on_socket() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        left.recv(1)
+
+
+def block_on_lock() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def block_on_child() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        child.wait()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def block_on_select() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        select.select([left], [], [])
+
+
+def block_on_pipe() -> None:
+    reader, writer = os.pipe()
+    try:
+        os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+BLOCKING: dict[str, Callable[[], object]] = {
+    "sleep": lambda: time.sleep(LONG),
+    "lock": block_on_lock,
+    "socket": block_on_socket,
+    "queue": lambda: queue.Queue[None]().get(),
+    "event": lambda: threading.Event().wait(),
+    "child process": block_on_child,
+    "select": block_on_select,
+    "pipe": block_on_pipe,
+    "empty loop": loop_forever,
+    "calling loop": call_forever,
+}
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("body", BLOCKING.values(), ids=BLOCKING.keys())
+def test_a_blocking_call_on_the_main_thread_ends_at_the_deadline(body: Callable[[], object]) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimesUp) as caught:
+        guarded(SHORT, body)
+    assert not caught.value.at_edge
+    assert SHORT <= time.monotonic() - began < SLACK
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("body", BLOCKING.values(), ids=BLOCKING.keys())
+def test_a_blocking_call_in_a_with_statement_ends_at_the_deadline(body: Callable[[], object]) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimesUp), Limit(SHORT):
+        body()
+    assert SHORT <= time.monotonic() - began < SLACK
+
+
+@pytest.mark.realtime
+def test_a_function_written_in_c_that_our_own_frame_calls_is_interrupted() -> None:
+    taken = threading.Lock()
+    taken.acquire()
+    with pytest.raises(TimesUp):
+        guarded(SHORT, taken.acquire)
+
+
+class TestOtherThreads:
+    def test_only_the_main_thread_is_interrupted_unless_asked_for(self) -> None:
+        assert can_interrupt(False)
+        assert can_interrupt(True)
+        assert not on_another_thread(lambda: can_interrupt(False))
+        assert on_another_thread(lambda: can_interrupt(True))
+
+    @pytest.mark.realtime
+    @pytest.mark.parametrize("body", [loop_forever, call_forever])
+    def test_python_code_on_another_thread_ends_at_the_deadline(self, body: Callable[[], object]) -> None:
+        began = time.monotonic()
+        with pytest.raises(TimesUp):
+            on_another_thread(lambda: guarded(SHORT, body, always=True))
+        assert SHORT <= time.monotonic() - began < SLACK
+
+    @pytest.mark.realtime
+    def test_a_blocking_call_on_another_thread_ends_when_it_returns(self) -> None:
+        def body() -> None:
+            time.sleep(3 * SHORT)
+            loop_forever()
+
+        with pytest.raises(TimesUp):
+            on_another_thread(lambda: guarded(SHORT, body, always=True))
+
+    @pytest.mark.realtime
+    def test_the_outer_of_two_blocks_wins_on_another_thread_too(self) -> None:
+        def body() -> None:
+            with Limit(SHORT, always=True) as outer, pytest.raises(TimeoutInterrupt) as passed:
+                with Limit(LONG, always=True):
+                    loop_forever()
+            assert passed.value.block is outer.block
+
+        with pytest.raises(TimesUp):
+            on_another_thread(body)
+
+    def test_a_thread_that_ends_leaves_nothing_behind(self) -> None:
+        on_another_thread(lambda: guarded(LONG, lambda: None, always=True))
+        before = len(interrupts._WATCHDOG._watched)
+        for _ in range(20):
+            on_another_thread(lambda: guarded(LONG, lambda: None, always=True))
+        assert len(interrupts._WATCHDOG._watched) <= before
+
+    def test_one_thread_watches_over_all(self) -> None:
+        for _ in range(5):
+            on_another_thread(lambda: guarded(LONG, lambda: None, always=True))
+        assert [thread.name for thread in threading.enumerate()].count("resilient-watchdog") == 1
+
+
+class TestTheSignal:
+    @pytest.fixture
+    def fresh_reach(self) -> Iterator[None]:
+        record = interrupts._here.record
+        record.reach = Reach.UNKNOWN
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGURG, signal.SIG_DFL)
+            record.reach = Reach.UNKNOWN
+
+    @pytest.mark.usefixtures("fresh_reach")
+    def test_a_handler_of_the_application_is_never_displaced(self) -> None:
+        def handler(*_: object) -> None: ...
+
+        signal.signal(signal.SIGURG, handler)
+        assert not can_interrupt(False)
+        assert can_interrupt(True)
+        assert signal.getsignal(signal.SIGURG) is handler
+
+    @pytest.mark.realtime
+    @pytest.mark.usefixtures("fresh_reach")
+    def test_without_the_signal_python_code_on_the_main_thread_can_still_be_interrupted(self) -> None:
+        signal.signal(signal.SIGURG, lambda *_: None)
+        with pytest.raises(TimesUp):
+            guarded(SHORT, loop_forever, always=True)
+
+    @pytest.mark.realtime
+    @pytest.mark.usefixtures("fresh_reach")
+    def test_a_handler_set_later_gets_no_signals_of_ours_and_the_block_times_out_at_its_end(self) -> None:
+        got: list[object] = []
+        assert can_interrupt(False)
+        with pytest.raises(TimesUp), Limit(SHORT):
+            signal.signal(signal.SIGURG, lambda *_: got.append(None))
+            time.sleep(3 * SHORT)
+        assert got == []
+        assert not can_interrupt(False)
+
+    def test_a_signal_of_somebody_else_does_nothing(self) -> None:
+        with Limit(LONG):
+            signal.raise_signal(signal.SIGURG)
+        signal.raise_signal(signal.SIGURG)
+
+    @pytest.mark.realtime
+    def test_a_keyboard_interrupt_passes_through_and_disarms(self) -> None:
+        def body() -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            guarded(SHORT, body)
+        time.sleep(2 * SHORT)
+
+
+class TestWhereNothingCanBeInterrupted:
+    @pytest.fixture(autouse=True)
+    def fresh_reach(self) -> Iterator[None]:
+        record = interrupts._here.record
+        record.reach = Reach.UNKNOWN
+        yield
+        record.reach = Reach.UNKNOWN
+
+    @pytest.mark.parametrize("test", ["_can_throw", "_under_gevent", "_in_subinterpreter"])
+    def test_not_even_with_always(self, monkeypatch: pytest.MonkeyPatch, test: str) -> None:
+        monkeypatch.setattr(reach, test, lambda: test != "_can_throw")
+        assert not can_interrupt(False)
+        assert not can_interrupt(True)
+
+    def test_a_patched_thread_module_is_seen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Monkey:
+            @staticmethod
+            def is_module_patched(name: str) -> bool:
+                return name == "threading"
+
+        monkeypatch.setitem(sys.modules, "gevent.monkey", Monkey())
+        assert not can_interrupt(True)
+
+    def test_a_watchdog_that_can_not_start_is_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(interrupts._WATCHDOG, "_thread", None)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert not can_interrupt(True)
+        monkeypatch.undo()
+        assert can_interrupt(False)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+class TestFork:
+    def fork(self, body: Callable[[], object]) -> int:
+        child = os.fork()
+        if child == 0:
+            try:
+                body()
+            except (TimesUp, TimeoutInterrupt):
+                os._exit(0)
+            finally:
+                os._exit(1)
+        return child
+
+    def succeeded(self, child: int) -> bool:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    @pytest.mark.realtime
+    def test_a_child_interrupts_blocks_that_it_opens(self) -> None:
+        guarded(LONG, lambda: None)
+        child = self.fork(lambda: guarded(SHORT, lambda: time.sleep(LONG)))
+        assert self.succeeded(child)
+
+    @pytest.mark.realtime
+    def test_parent_and_child_both_interrupt_blocks_that_were_open_when_they_parted(self) -> None:
+        with pytest.raises(TimesUp), Limit(0.1):
+            child = self.fork(lambda: time.sleep(LONG))
+            time.sleep(LONG)
+        assert self.succeeded(child)
+
+    @pytest.mark.realtime
+    def test_a_child_of_another_thread_interrupts_its_code(self) -> None:
+        def body() -> int:
+            with pytest.raises(TimesUp), Limit(0.1, always=True):
+                child = self.fork(loop_forever)
+                loop_forever()
+            return child
+
+        assert self.succeeded(on_another_thread(body))
+
+
+def test_importing_the_driver_starts_nothing() -> None:
+    package = os.path.dirname(os.path.dirname(interrupts.__file__))
+    program = (
+        "import signal, sys, threading, types\n"
+        "package = sys.modules['resilient'] = types.ModuleType('resilient')\n"
+        f"package.__path__ = [{package!r}]\n"
+        "import resilient.drivers.interrupts\n"
+        "assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL\n"
+        "assert threading.active_count() == 1\n"
+        "heavy = {'asyncio', 'ctypes', 'dis', 'logging', 'queue', 'concurrent.futures'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-S", "-c", program], check=True)
