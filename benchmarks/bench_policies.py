@@ -1,0 +1,73 @@
+"""What a guarded call costs above the bare call: each policy and all of them together, sync and async.
+
+    python benchmarks/bench_policies.py            # all
+    python benchmarks/bench_policies.py --fast     # rougher, in seconds
+    python benchmarks/bench_policies.py -o new.json && python -m pyperf compare_to old.json new.json
+
+Meters are on, as they always are. The figures are of this machine at this moment: compare rows of one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pyperf
+
+from resilient import Registry, circuit_breaker, pipeline, retry, timeout
+
+Guard = Callable[..., object]
+
+
+def guards() -> dict[str, Guard | None]:
+    registry = Registry()
+    return {
+        "bare": None,
+        "retry": retry(registry=registry),
+        "circuit_breaker": circuit_breaker(registry=registry),
+        "circuit_breaker, rate of 100 calls": circuit_breaker(failure_rate=0.5, registry=registry),
+        "circuit_breaker, rate of 10 s": circuit_breaker(failure_rate=0.5, window_duration=10, registry=registry),
+        "timeout": timeout(30.0, registry=registry),
+        "retry + circuit_breaker + timeout": pipeline(
+            retry(registry=registry), circuit_breaker(registry=registry), timeout(30.0, registry=registry)
+        ),
+    }
+
+
+def work() -> int:
+    return 1
+
+
+async def work_async() -> int:
+    return 1
+
+
+def time_sync(loops: int, call: Callable[[], object]) -> float:
+    calls = range(loops)
+    started = pyperf.perf_counter()
+    for _ in calls:
+        call()
+    return pyperf.perf_counter() - started
+
+
+def time_async(loops: int, call: Callable[[], Awaitable[object]]) -> float:
+    async def run() -> float:
+        calls = range(loops)
+        started = pyperf.perf_counter()
+        for _ in calls:
+            await call()
+        return pyperf.perf_counter() - started
+
+    return asyncio.run(run())
+
+
+def main() -> None:
+    runner = pyperf.Runner()
+    for name, guard in guards().items():
+        runner.bench_time_func(f"sync: {name}", time_sync, work if guard is None else guard(work))
+    for name, guard in guards().items():
+        runner.bench_time_func(f"async: {name}", time_async, work_async if guard is None else guard(work_async))
+
+
+if __name__ == "__main__":
+    main()
