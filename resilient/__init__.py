@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resilient.core.budget import RetryBudget
-from resilient.core.circuit import CircuitState
+from resilient.core.circuit_plan import CircuitState
 from resilient.core.deadline import Deadline, current_deadline
 from resilient.core.events import Event
 from resilient.errors import (

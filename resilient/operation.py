@@ -69,6 +69,18 @@ class _Bypass:
 BYPASS = _Bypass()
 
 
+class _Cap:
+    """Tests cap the attempts of every retry policy of the process."""
+
+    __slots__ = ("attempts",)
+
+    def __init__(self) -> None:
+        self.attempts: int | None = None
+
+
+CAP = _Cap()
+
+
 class Scope:
     """One use of a policy around a body that is not a function call: a block, or the steps of a generator.
 

@@ -309,6 +309,17 @@ def test_a_frame_that_gets_the_identity_of_one_that_is_gone_does_not_leave_for_i
     assert len(blocks) == 1
 
 
+def test_of_two_owners_with_frames_of_one_identity_each_leaves_its_own_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resilient.blocks.id", lambda thing: 1, raising=False)
+    blocks: OpenBlocks[str] = OpenBlocks()
+    blocks.push(sys._getframe(), "mine")
+    other = threading.Thread(target=lambda: blocks.push(sys._getframe(), "of another thread"))
+    other.start()
+    other.join()
+    assert blocks.pop(sys._getframe()) == "mine"
+    assert len(blocks) == 1
+
+
 def test_async_exit_stacks_and_own_context_managers(breaker: CircuitBreaker) -> None:
     async def main(number: int) -> None:
         async with contextlib.AsyncExitStack() as stack:

@@ -772,6 +772,6 @@ def test_a_generator_counts_as_one_call_of_its_operation(private: Registry) -> N
     assert (meter["active"], calls["success"]) == (0, 1)
 
 
-def test_operations_of_generators_have_no_chain_of_calls(private: Registry) -> None:
+def test_a_policy_that_runs_the_body_again_has_no_scope_to_offer(private: Registry) -> None:
     with pytest.raises(TypeError):
         retry(registry=private).scope(Operation("name", private.call_meter("name")))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from resilient import (
     standard_pipeline,
     timeout,
 )
+from resilient.core.clock import CLOCK
 from resilient.operation import AsyncCall, Operation, SyncCall
 from resilient.policies.circuit_breaker import CircuitBreaker
 from resilient.policies.retry import Retry
@@ -29,6 +32,11 @@ from resilient.policies.timeout import Timeout
 from resilient.testing import FakeClock
 
 TRACE: list[str] = []
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Nothing to compare."""
 
 
 class Tracer(Policy):
@@ -39,9 +47,7 @@ class Tracer(Policy):
     kind = "tracer"
 
     def __init__(self, mark: str, name: str | None, registry: Registry) -> None:
-        from dataclasses import make_dataclass
-
-        super().__init__(name, make_dataclass("Settings", [])(), registry)
+        super().__init__(name, NoSettings(), registry)
         self.mark = mark
 
     def snapshot(self) -> dict[str, object]:
@@ -536,8 +542,6 @@ def test_an_exception_raised_ten_thousand_times_keeps_no_frames(private: Registr
 def test_threads_that_use_a_new_policy_first_at_the_same_time_share_its_blocks(
     private: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import time
-
     from resilient.policies import base
 
     class Slow(Pipeline):
@@ -617,9 +621,5 @@ def test_durations_are_measured_by_the_clock_of_the_policies(private: Registry, 
 
 
 def test_the_clock_of_the_policies_is_the_monotonic_one() -> None:
-    import time
-
-    from resilient.core.clock import CLOCK
-
     assert CLOCK.virtual is None
     assert time.monotonic() - 1.0 < CLOCK.now() <= time.monotonic()

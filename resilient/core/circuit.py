@@ -9,86 +9,16 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from math import inf, isfinite
 from typing import Final, Literal
 
+from resilient.core.circuit_plan import CircuitPlan, CircuitReport, CircuitState, Transition
 from resilient.core.gil import GIL
-from resilient.core.windows import FAILURE, SLOW, CountWindow, TimeWindow, Window
+from resilient.core.windows import FAILURE, SLOW, Window
 from resilient.errors import ConfigurationError
 
 # How long a probe may be out where `open_duration` is a function that has given nothing, or 0, so far.
 DEFAULT_BREAK: Final = 30.0
-
-
-class CircuitState(StrEnum):
-    """The states of a circuit breaker; each equals its name as metrics and snapshots show it."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-    FORCED_OPEN = "forced_open"
-    DISABLED = "disabled"
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitPlan:
-    """When a circuit opens and closes. Values are checked by the policy."""
-
-    consecutive_failures: int | None
-    failure_rate: float | None
-    slow_call_rate: float | None
-    window_calls: int
-    window_duration: float | None
-    minimum_calls: int
-    open_duration: float | Callable[[int], float]
-    half_open_calls: int
-    success_threshold: int
-    half_open_failure_rate: float | None
-    half_open_timeout: float | None
-
-    def window(self) -> Window:
-        return CountWindow(self.window_calls) if self.window_duration is None else TimeWindow(self.window_duration)
-
-    def trips(self, window: Window) -> str | None:
-        """Why this window opens the circuit, or None."""
-        if self.consecutive_failures is not None and window.streak >= self.consecutive_failures:
-            return f"{window.streak} failures in a row"
-        calls = window.calls
-        if calls < self.minimum_calls:
-            return None
-        # Not the threshold times the calls: 0.07 * 100 is above 7.
-        if self.failure_rate is not None and window.failures / calls >= self.failure_rate:
-            return f"{window.failures} of {calls} calls failed"
-        if self.slow_call_rate is not None and window.slow / calls >= self.slow_call_rate:
-            return f"{window.slow} of {calls} calls were slow"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One change of state. `retry_after` is the length of the break where it leads to an open state."""
-
-    before: CircuitState
-    after: CircuitState
-    at: float
-    reason: str
-    retry_after: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitReport:
-    """What a breaker is doing at one instant."""
-
-    state: CircuitState
-    since_seconds: float
-    retry_after: float | None
-    calls: int
-    failures: int
-    slow_calls: int
-    failure_rate: float | None
-    slow_call_rate: float | None
 
 
 class Closed:

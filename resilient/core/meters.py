@@ -190,6 +190,25 @@ class RetryMeter:
         self.retries = number()
         self.waited: float = number()
 
+    def succeeded(self, attempts: int) -> None:
+        if attempts == 1:
+            self.first_try += 1
+        else:
+            self.recovered += 1
+
+    def gave_up(self, result: str, *, late: bool) -> None:
+        """Count a call under its `resilience.retry.result`; `late`: the deadline passed during a wait."""
+        if late:
+            self.late += 1
+        elif result == "not_retryable":
+            self.not_retryable += 1
+        elif result == "budget":
+            self.budget += 1
+        elif result == "deadline":
+            self.deadline += 1
+        else:
+            self.exhausted += 1
+
     def calls(self) -> dict[str, int]:
         """Calls by `resilience.retry.result`."""
         return {

@@ -55,6 +55,15 @@ class RetryPlan:
     on_exhausted: Literal["return", "raise"]
 
 
+def add_one_note(error: Exception, note: str) -> None:
+    """An exception object that is raised again and again keeps the last note of this policy, not all of them."""
+    beginning = note.partition(": gave up")[0]
+    notes: list[str] | None = getattr(error, "__notes__", None)
+    if notes is not None:
+        notes[:] = [old for old in notes if not old.startswith(beginning + ": gave up")]
+    error.add_note(note)
+
+
 class RetryRun:
     """One call under a plan, from its first failure on. Belongs to one call; not thread safe.
 

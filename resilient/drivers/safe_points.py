@@ -30,6 +30,8 @@ nothing that is not given back by a `finally` further out."""
 GRACE: Final = 0.05
 """Seconds, by the real clock, for which an interrupt waits for a safe point."""
 
+_LONGEST_GAP: Final = 0.005
+
 
 def real_time(_monotonic: Callable[[], float] = time.monotonic) -> float:  # noqa: TID251 - see below
     """Paces threads and signals: neither a fake clock nor a tool that replaces module globals can freeze it."""
@@ -73,8 +75,12 @@ _LOAD_CONST: Final = opmap["LOAD_CONST"]
 
 class _Hold(Enum):
     GO = auto()
-    BRIEFLY = auto()
-    UNLESS_STUCK = auto()
+    LIBRARY = auto()
+    """Code of the standard library that locks for an instant."""
+    OURS = auto()
+    """Code that must not be interrupted at all."""
+    ASTRAY = auto()
+    """The exception would not go where the source code shows."""
 
 
 class Fate(Enum):
@@ -88,24 +94,40 @@ class Fate(Enum):
     """The block's function has ended without closing it."""
 
 
+class _Patience:
+    """Runs out after `GRACE` seconds of asking. Real time, of which long gaps count little: nothing ran in them."""
+
+    __slots__ = ("_asked_at", "_left")
+
+    def __init__(self) -> None:
+        self._left = GRACE
+        self._asked_at: float | None = None
+
+    def runs_out(self) -> bool:
+        now = real_time()
+        if self._asked_at is not None:
+            self._left -= min(now - self._asked_at, _LONGEST_GAP)
+        self._asked_at = now
+        return self._left <= 0.0
+
+
 class Hesitation:
     """How long one thread's interrupt has been waiting for a safe point.
 
-    It counts real time, also under a fake clock, from the first refusal on and not from the deadline: an interrupt that
-    comes late must be no ruder for it.
+    It counts from the first refusal on and not from the deadline: an interrupt that comes late must be no ruder for it.
     """
 
-    __slots__ = ("_block", "refusals", "_since", "_spot", "_spot_since")
+    __slots__ = ("_at_spot", "_block", "_in_all", "_spot", "refusals")
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         self._block: object = None
-        self.refusals = 0
-        self._since: float | None = None
         self._spot: tuple[int, int] | None = None
-        self._spot_since = 0.0
+        self._at_spot = _Patience()
+        self._in_all = _Patience()
+        self.refusals = 0
 
     def put_off(
         self, frame: FrameType | None, block_frames: Collection[FrameType | None], block: object, thrown: bool = False
@@ -116,25 +138,29 @@ class Hesitation:
         """
         hold = _hold(frame, block_frames)
         if thrown and _RAISES_LATER and frame is not None and hold is _Hold.GO and not _stays_here(frame):
-            hold = _Hold.BRIEFLY
+            hold = _Hold.ASTRAY
         if frame is None or hold is _Hold.GO:
             return False
         if block is not self._block:
             self.reset()
             self._block = block
-        now = real_time()
         spot = (id(frame), frame.f_lasti)
-        if spot != self._spot:
-            self._spot, self._spot_since = spot, now
-        if hold is _Hold.BRIEFLY:
-            self._since = since = now if self._since is None else self._since
-        else:
-            # Only a blocking call stays at one spot, and breaking that is what interrupts are for.
-            since = self._spot_since
-        if now - since >= GRACE:
+        moved = spot != self._spot
+        if moved:
+            self._spot = spot
+            self._at_spot = _Patience()
+        if self._is_out_of_patience(hold, moved, thrown):
             return False
         self.refusals += 1
         return True
+
+    def _is_out_of_patience(self, hold: _Hold, moved: bool, thrown: bool) -> bool:
+        if hold is _Hold.OURS:
+            # Only a blocking call stays at one spot. A signal breaks it, a thrown exception does not.
+            return not thrown and self._at_spot.runs_out()
+        if hold is _Hold.LIBRARY and thrown and not moved:
+            return False
+        return self._in_all.runs_out()
 
 
 # From code objects and not from `__file__`: the two differ in frozen applications.
@@ -156,7 +182,7 @@ def _in_library(filename: str) -> bool:
 
 def _hold(frame: FrameType | None, block_frames: Collection[FrameType | None]) -> _Hold:
     if frame is not None and _is_blind_back_edge(frame):
-        return _Hold.BRIEFLY
+        return _Hold.ASTRAY
     only_library_so_far = True
     innermost = frame
     for _ in range(_DEPTH):
@@ -165,16 +191,16 @@ def _hold(frame: FrameType | None, block_frames: Collection[FrameType | None]) -
         code = frame.f_code
         filename = code.co_filename
         if code.co_name == "__del__":
-            return _Hold.UNLESS_STUCK
+            return _Hold.OURS
         if filename.startswith(_PACKAGE):
             if only_library_so_far:
                 if code in INTERRUPTIBLE:
                     break
-                return _Hold.UNLESS_STUCK if frame is innermost else _Hold.BRIEFLY
+                return _Hold.OURS if frame is innermost else _Hold.LIBRARY
         elif filename in _briefly_locking():
             if code.co_name in _THREAD_BOTTOMS:
                 break
-            return _Hold.BRIEFLY
+            return _Hold.LIBRARY
         elif not _in_library(filename):
             only_library_so_far = False
         if frame in block_frames:

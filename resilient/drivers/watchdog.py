@@ -73,12 +73,14 @@ class Watchdog:
                 return True
             pokes: SimpleQueue[None] = SimpleQueue()
             thread = threading.Thread(target=self._run, args=(pokes,), name="resilient-watchdog", daemon=True)
+            # Set before it runs: its first signal may come while this thread waits for it to start, and call `wake`.
+            self._pokes = pokes
+            self._thread = thread
             try:
                 thread.start()
             except RuntimeError:
+                self._thread = None
                 return False
-            self._pokes = pokes
-            self._thread = thread
             return True
 
     def _run(self, pokes: SimpleQueue[None]) -> None:

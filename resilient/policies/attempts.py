@@ -161,7 +161,7 @@ class Attempts:
         self._error = None
         elapsed = CLOCK.now() - run.started
         if error is None:
-            self._retry.count_success(run.attempts)
+            self._retry.succeeded(run.attempts)
             operation.meter.success.observe(elapsed)
         else:
             operation.meter.raised(error, elapsed)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, overload
+from typing import Any, ClassVar, overload
 
-from resilient.core.checks import Checker, Matcher, Seconds, contradiction, matches, names_rejections, refuse
-from resilient.core.circuit import Circuit, CircuitPlan, CircuitState, Ticket, Transition
+from resilient.core.checks import Checker, Matcher, Seconds, matches, names_rejections
+from resilient.core.circuit import Circuit, Ticket
+from resilient.core.circuit_plan import CircuitState, Transition
 from resilient.core.clock import CLOCK
 from resilient.core.events import Outbox
 from resilient.core.meters import CircuitBreakerMeter
@@ -15,47 +15,8 @@ from resilient.errors import CircuitOpenError, RejectedError
 from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall
 from resilient.pipeline import F
 from resilient.policies.base import Policy
+from resilient.policies.circuit_breaker_settings import CircuitBreakerSettings, check_settings
 from resilient.registry import Registry, registry
-
-DEFAULT_CONSECUTIVE_FAILURES: Final = 5
-DEFAULT_WINDOW_CALLS: Final = 100
-DEFAULT_MINIMUM_CALLS: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitBreakerSettings:
-    """What the factory was given, checked, with the defaults that follow from it filled in."""
-
-    consecutive_failures: int | None
-    failure_rate: float | None
-    slow_call_rate: float | None
-    slow_call_duration: float | None
-    window_calls: int | None
-    window_duration: float | None
-    minimum_calls: int
-    open_duration: float | Callable[[int], float]
-    half_open_calls: int
-    success_threshold: int
-    half_open_failure_rate: float | None
-    half_open_timeout: float | None
-    on: Matcher
-    ignore: Matcher
-    on_result: Callable[[Any], object] | None
-
-    def plan(self) -> CircuitPlan:
-        return CircuitPlan(
-            consecutive_failures=self.consecutive_failures,
-            failure_rate=self.failure_rate,
-            slow_call_rate=self.slow_call_rate,
-            window_calls=self.window_calls or DEFAULT_WINDOW_CALLS,
-            window_duration=self.window_duration,
-            minimum_calls=self.minimum_calls,
-            open_duration=self.open_duration,
-            half_open_calls=self.half_open_calls,
-            success_threshold=self.success_threshold,
-            half_open_failure_rate=self.half_open_failure_rate,
-            half_open_timeout=self.half_open_timeout,
-        )
 
 
 class CircuitBreaker(Policy):
@@ -69,7 +30,7 @@ class CircuitBreaker(Policy):
         super().__init__(name, settings, registry)
         self._meter = CircuitBreakerMeter()
         self._last_error: str | None = None
-        self._circuit = circuit = Circuit(settings.plan(), CLOCK.now())
+        self._circuit = circuit = Circuit(settings, CLOCK.now())
         self._outbox = Outbox(circuit.transitions, self._tell_transition)
         circuit.published = self._outbox.flush
 
@@ -400,52 +361,23 @@ def circuit_breaker(
     if callable(name) or isinstance(name, (staticmethod, classmethod)):
         function, name = name, None
     check = Checker("circuit_breaker", name)
-    if window_calls is not None and window_duration is not None:
-        contradiction(
-            check.policy, "window_calls and window_duration", (window_calls, window_duration), "give one of the two"
-        )
-    if slow_call_rate is not None and slow_call_duration is None:
-        contradiction(
-            check.policy,
-            "slow_call_rate and slow_call_duration",
-            (slow_call_rate, None),
-            "slow_call_rate needs slow_call_duration",
-        )
-    if success_threshold is not None and half_open_failure_rate is not None:
-        contradiction(
-            check.policy,
-            "success_threshold and half_open_failure_rate",
-            (success_threshold, half_open_failure_rate),
-            "give one of the two",
-        )
-    if consecutive_failures is None and failure_rate is None and slow_call_rate is None:
-        consecutive_failures = DEFAULT_CONSECUTIVE_FAILURES
-    window_calls = check.optional_whole("window_calls", window_calls)
-    largest = None if window_duration is not None else window_calls or DEFAULT_WINDOW_CALLS
-    if minimum_calls is None:
-        minimum_calls = DEFAULT_MINIMUM_CALLS if largest is None else min(DEFAULT_MINIMUM_CALLS, largest)
-    check.whole("minimum_calls", minimum_calls)
-    if largest is not None and minimum_calls > largest:
-        refuse(check.policy, "minimum_calls", minimum_calls, f"at most the calls in the window, {largest}")
-    check.whole("half_open_calls", half_open_calls)
-    settings = CircuitBreakerSettings(
-        consecutive_failures=check.optional_whole("consecutive_failures", consecutive_failures),
-        failure_rate=check.optional_rate("failure_rate", failure_rate),
-        slow_call_rate=check.optional_rate("slow_call_rate", slow_call_rate),
-        slow_call_duration=check.optional_seconds("slow_call_duration", slow_call_duration),
+    settings = check_settings(
+        check,
+        consecutive_failures=consecutive_failures,
+        failure_rate=failure_rate,
+        slow_call_rate=slow_call_rate,
+        slow_call_duration=slow_call_duration,
         window_calls=window_calls,
-        window_duration=check.optional_seconds("window_duration", window_duration),
+        window_duration=window_duration,
         minimum_calls=minimum_calls,
-        open_duration=check.function("open_duration", open_duration, "a function (times_opened) -> seconds")
-        if callable(open_duration)
-        else check.seconds("open_duration", open_duration),
+        open_duration=open_duration,
         half_open_calls=half_open_calls,
-        success_threshold=check.optional_whole("success_threshold", success_threshold) or half_open_calls,
-        half_open_failure_rate=check.optional_rate("half_open_failure_rate", half_open_failure_rate),
-        half_open_timeout=check.optional_seconds("half_open_timeout", half_open_timeout),
-        on=check.matcher("on", on),
-        ignore=check.matcher("ignore", ignore, empty=True),
-        on_result=check.optional_function("on_result", on_result, "a function (result) -> bool"),
+        success_threshold=success_threshold,
+        half_open_failure_rate=half_open_failure_rate,
+        half_open_timeout=half_open_timeout,
+        on=on,
+        ignore=ignore,
+        on_result=on_result,
     )
     check.instance("registry", registry, Registry)
     if name is None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Literal, NoReturn, Self, cast, overload
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Literal, NoReturn, Self, overload
 
-from resilient.core.backoff import Backoff, as_backoff, exponential
+from resilient.core.backoff import Backoff, exponential
 from resilient.core.budget import RetryBudget
-from resilient.core.checks import Checker, Matcher, Seconds, contradiction, refuse
+from resilient.core.checks import Checker, Matcher, Seconds, refuse
 from resilient.core.clock import CLOCK
 from resilient.core.deadline import deadline_at
 from resilient.core.meters import RetryMeter
 from resilient.core.retry_after import default_retry_after
-from resilient.core.retry_plan import RetryPlan, RetryRun, Stop
+from resilient.core.retry_plan import RetryPlan, RetryRun, Stop, add_one_note
 from resilient.drivers import tasks, threads
 from resilient.errors import RetryExhaustedError
-from resilient.operation import BYPASS, Args, AsyncCall, Kwargs, Operation, SyncCall
+from resilient.operation import BYPASS, CAP, Args, AsyncCall, Kwargs, Operation, SyncCall
 from resilient.pipeline import F
 from resilient.policies.attempts import Attempt, Attempts
 from resilient.policies.base import Policy
+from resilient.policies.retry_settings import RetrySettings, check_settings
 from resilient.policies.timeout import Timeout
 from resilient.registry import Registry, registry
 
@@ -34,47 +35,6 @@ _NO_BLOCK = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """What the factory was given, checked and in seconds."""
-
-    on: Matcher
-    on_result: Callable[[Any], object] | None
-    attempts: int | None
-    backoff: Backoff
-    max_duration: float | None
-    attempt_timeout: float | None
-    retry_after: Callable[[Any], object] | None
-    retry_after_max: float
-    budget: RetryBudget | None
-    on_exhausted: Literal["return", "raise"]
-
-    def plan(self) -> RetryPlan:
-        return RetryPlan(
-            on=self.on,
-            on_result=self.on_result,
-            attempts=self.attempts,
-            backoff=self.backoff,
-            max_duration=self.max_duration,
-            retry_after=self.retry_after,
-            retry_after_max=self.retry_after_max,
-            budget=self.budget,
-            on_exhausted=self.on_exhausted,
-        )
-
-
-class _Cap:
-    """Tests cap the attempts of every retry policy of the process."""
-
-    __slots__ = ("attempts",)
-
-    def __init__(self) -> None:
-        self.attempts: int | None = None
-
-
-CAP: Final = _Cap()
-
-
 class Retry(Policy):
     """A retry policy; made by `retry(...)`."""
 
@@ -84,7 +44,7 @@ class Retry(Policy):
 
     def __init__(self, name: str | None, settings: RetrySettings, registry: Registry) -> None:
         super().__init__(name, settings, registry)
-        self._plan = settings.plan()
+        self._plan: RetryPlan = settings
         self._meter = RetryMeter()
         self._warned = False
         seconds = settings.attempt_timeout
@@ -123,7 +83,7 @@ class Retry(Policy):
     def renew(self, newer: Retry, /) -> None:
         # The budget stays: functions guarded before go on paying into it.
         self._settings = replace(newer._settings, budget=self._plan.budget)
-        self._plan = self._settings.plan()
+        self._plan = self._settings
 
     def refusal(self, use: str) -> str | None:
         if use == "block":
@@ -292,6 +252,10 @@ class Retry(Policy):
         waited = CLOCK.now() - started
         self._meter.waited += waited
 
+    def succeeded(self, attempts: int) -> None:
+        """A loop of attempts has ended well."""
+        self._meter.succeeded(attempts)
+
     def is_too_late(self, run: RetryRun) -> bool:
         """Has the wait itself taken so long that the deadline has passed? Then what it waited for is no attempt."""
         if CLOCK.now() < deadline_at():
@@ -318,7 +282,7 @@ class Retry(Policy):
 
     def conclude(self, run: RetryRun, operation: Operation, stop: Stop, error: Exception | None) -> str:
         """Count why it stopped, tell it, and note it on the error."""
-        self._count_stop(stop)
+        self._meter.gave_up(stop.result, late=stop is Stop.LATE)
         now = CLOCK.now()
         note = run.note(stop, now, self._name or self.kind)
         if stop is not Stop.NOT_RETRYABLE:
@@ -326,27 +290,8 @@ class Retry(Policy):
             data = {"attempts": run.attempts, "reason": stop.reason, "result": stop.result, "error": kind}
             self._tell("retry_exhausted", operation.name, data, now)
         if error is not None and (stop is not Stop.NOT_RETRYABLE or run.attempts > 1):
-            _add_one_note(error, note)
+            add_one_note(error, note)
         return note
-
-    def count_success(self, attempts: int) -> None:
-        if attempts == 1:
-            self._meter.first_try += 1
-        else:
-            self._meter.recovered += 1
-
-    def _count_stop(self, stop: Stop) -> None:
-        meter = self._meter
-        if stop.result == "not_retryable":
-            meter.not_retryable += 1
-        elif stop.result == "budget":
-            meter.budget += 1
-        elif stop is Stop.LATE:
-            meter.late += 1
-        elif stop.result == "deadline":
-            meter.deadline += 1
-        else:
-            meter.exhausted += 1
 
     def _unwanted(self, result: Any) -> bool:
         asked = self._plan.on_result
@@ -359,15 +304,6 @@ class Retry(Policy):
         if self._plan.budget is not None:
             self._plan.budget.deposit(now)
         return operation, self.new_run(now)
-
-
-def _add_one_note(error: Exception, note: str) -> None:
-    """An exception object that is raised again and again keeps the last note of this policy, not all of them."""
-    beginning = note.partition(": gave up")[0]
-    notes: list[str] | None = getattr(error, "__notes__", None)
-    if notes is not None:
-        notes[:] = [old for old in notes if not old.startswith(beginning + ": gave up")]
-    error.add_note(note)
 
 
 @overload
@@ -440,29 +376,26 @@ def retry(
     if function is not None:
         if isinstance(function, type) and issubclass(function, BaseException):
             refuse(
-                "retry", "first argument", function, f"a function. To choose exceptions write retry(on={function.__name__})"
+                "retry",
+                "first argument",
+                function,
+                f"a function. To choose exceptions write retry(on={function.__name__})",
             )
         if isinstance(function, str) or not (callable(function) or isinstance(function, (staticmethod, classmethod))):
             refuse("retry", "first argument", function, "a function; settings have names, as in retry(attempts=5)")
     check = Checker("retry", name)
-    check.optional_whole("attempts", attempts)
-    if attempts is None and max_duration is None:
-        contradiction(check.policy, "attempts and max_duration", (None, None), "unlimited attempts need max_duration")
-    if budget is not None and not isinstance(budget, RetryBudget):
-        refuse(check.policy, "budget", budget, "a RetryBudget, or None")
-    settings = RetrySettings(
-        on=check.matcher("on", on),
-        on_result=check.optional_function("on_result", on_result, "a function (result) -> bool"),
+    settings = check_settings(
+        check,
+        on=on,
+        on_result=on_result,
         attempts=attempts,
-        backoff=as_backoff(backoff, policy=check.policy),
-        max_duration=check.optional_seconds("max_duration", max_duration),
-        attempt_timeout=check.optional_seconds("attempt_timeout", attempt_timeout),
-        retry_after=check.optional_function("retry_after", retry_after, "a function (outcome) -> seconds or None"),
-        retry_after_max=check.seconds("retry_after_max", retry_after_max, zero=True),
+        backoff=backoff,
+        max_duration=max_duration,
+        attempt_timeout=attempt_timeout,
+        retry_after=retry_after,
+        retry_after_max=retry_after_max,
         budget=budget,
-        on_exhausted=cast(
-            'Literal["return", "raise"]', check.choice("on_exhausted", on_exhausted, ("return", "raise"))
-        ),
+        on_exhausted=on_exhausted,
     )
     check.instance("registry", registry, Registry)
     if name is None:

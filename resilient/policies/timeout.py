@@ -80,13 +80,13 @@ class Timeout(Policy):
             )
         if use == "block in a coroutine":
             return (
-                f"`with timeout(...):` in an async function would time out whatever runs while it is suspended: "
-                f"write `async with`, or decorate the function"
+                "`with timeout(...):` in an async function would time out whatever runs while it is suspended: "
+                "write `async with`, or decorate the function"
             )
         if use == "block in a generator":
             return (
-                f"`with timeout(...):` in a generator would time out whatever runs while it is suspended: "
-                f"decorate the generator function instead"
+                "`with timeout(...):` in a generator would time out whatever runs while it is suspended: "
+                "decorate the generator function instead"
             )
         return None
 

@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 from resilient.core.checks import Checker
-from resilient.operation import BYPASS
+from resilient.operation import BYPASS, CAP
 from resilient.policies.circuit_breaker import CircuitBreaker
-from resilient.policies.retry import CAP
 from resilient.registry import Registry, registry
 
 

@@ -241,12 +241,9 @@ def test_what_is_no_exception_passes_from_the_body_as_the_same_object(
                 body.neutral += 1
                 raise thrown
 
-            try:
+            with pytest.raises(passing) as caught:
                 await backend.use(face, subject.make(registry), throwing)
-            except BaseException as error:
-                assert error is thrown
-            else:
-                raise AssertionError(f"{passing.__name__} was swallowed")
+            assert caught.value is thrown
             assert (body.raised, body.neutral) == (attempt, 1)
             check_all_given_back(registry, fake_clock, body)
             assert not hasattr(thrown, "__notes__")
@@ -274,9 +271,7 @@ def test_what_is_no_exception_passes_from_a_probe_which_gives_its_permit_back(
 
 
 @pytest.mark.parametrize("face", RETRY_FACES)
-def test_ctrl_c_in_a_wait_between_attempts_ends_it_at_once(
-    backend: Backend, face: str, fake_clock: FakeClock
-) -> None:
+def test_ctrl_c_in_a_wait_between_attempts_ends_it_at_once(backend: Backend, face: str, fake_clock: FakeClock) -> None:
     registry, body = Registry(), Body(backend, failures=9)
     beginning = fake_clock.now()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 import pytest
 
 from resilient import BulkheadFullError, CircuitOpenError, CircuitState, Registry, circuit_breaker
@@ -283,28 +285,30 @@ def test_a_probe_that_hangs_does_not_block_it_for_ever(
     assert breaker.state is CircuitState.CLOSED
 
 
-def test_a_generator_counts_once_at_its_end_and_closing_it_early_is_neutral(backend: Backend, private: Registry) -> None:
+def test_a_generator_counts_once_at_its_end_and_closing_it_early_is_neutral(
+    backend: Backend, private: Registry
+) -> None:
     breaker = circuit_breaker(consecutive_failures=1, registry=private)
 
     def items_on_threads() -> list[int]:
         @breaker
-        def numbers():  # type: ignore[no-untyped-def]
+        def numbers() -> Iterator[int]:
             yield from (1, 2, 3)
 
         first = numbers()
         assert next(first) == 1
-        first.close()
+        first.close()  # type: ignore[attr-defined]
         return [*numbers()]
 
     async def items_in_tasks() -> list[int]:
         @breaker
-        async def numbers():  # type: ignore[no-untyped-def]
+        async def numbers() -> AsyncIterator[int]:
             for number in (1, 2, 3):
                 yield number
 
         first = numbers()
         assert await anext(first) == 1
-        await first.aclose()
+        await first.aclose()  # type: ignore[attr-defined]
         return [item async for item in numbers()]
 
     async def main() -> list[int]:

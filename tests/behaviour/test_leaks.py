@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -176,7 +177,7 @@ def test_tasks_that_are_cancelled_leave_nothing(loop: Backend, private: Registry
                 await loop.checkpoint()
             raise Enough
 
-        with pytest.raises(BaseException) as caught:  # noqa: PT011
+        with pytest.raises(BaseException) as caught:  # noqa: PT011, PT012
             async with loop.group() as spawn:
                 for _ in range(count):
                     spawn(call)
@@ -273,13 +274,11 @@ def test_a_listener_that_was_unsubscribed_is_gone(private: Registry) -> None:
     assert EVERYTHING.active == before
 
 
-def test_a_generator_that_is_dropped_half_way_gives_back_what_it_held(
-    fake_clock: FakeClock, private: Registry
-) -> None:
+def test_a_generator_that_is_dropped_half_way_gives_back_what_it_held(fake_clock: FakeClock, private: Registry) -> None:
     breaker = circuit_breaker("probing", open_duration=20, registry=private)
 
     @pipeline("numbers", timeout(60.0, registry=private), breaker, registry=private)
-    def numbers():  # type: ignore[no-untyped-def]
+    def numbers() -> Iterator[int]:
         yield from (1, 2, 3)
 
     breaker.trip()

@@ -154,9 +154,7 @@ def test_a_wait_that_would_pass_max_duration_is_not_begun(
 
     async def main() -> None:
         with pytest.raises(ConnectionError, match="number 3") as caught:
-            await backend.use(
-                face, retry(attempts=None, max_duration=10.0, backoff=4.0, registry=private), flaky.body
-            )
+            await backend.use(face, retry(attempts=None, max_duration=10.0, backoff=4.0, registry=private), flaky.body)
         assert "max_duration" in caught.value.__notes__[0]
 
     backend.run(main)
@@ -198,9 +196,7 @@ def test_a_spent_budget_ends_it_with_the_last_error(
 
 
 @every_face
-def test_each_attempt_has_its_own_time(
-    backend: Backend, face: str, fake_clock: FakeClock, private: Registry
-) -> None:
+def test_each_attempt_has_its_own_time(backend: Backend, face: str, fake_clock: FakeClock, private: Registry) -> None:
     policy = retry(attempts=2, backoff=1.0, attempt_timeout=3.0, registry=private)
     started: list[float] = []
 
@@ -289,9 +285,7 @@ def test_the_last_unwanted_result_is_not_lost(
     backend: Backend, face: str, on_exhausted: Any, fake_clock: FakeClock, private: Registry
 ) -> None:
     result = ["pending"]
-    policy = retry(
-        on_result=lambda result: True, attempts=2, backoff=1.0, on_exhausted=on_exhausted, registry=private
-    )
+    policy = retry(on_result=lambda result: True, attempts=2, backoff=1.0, on_exhausted=on_exhausted, registry=private)
 
     async def main() -> None:
         async def body() -> list[str]:

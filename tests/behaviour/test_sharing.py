@@ -23,9 +23,8 @@ from resilient import (
     timeout,
 )
 from resilient.core import circuit
-from resilient.core.clock import CLOCK
 from resilient.testing import FakeClock
-from tests.behaviour.kit import PATIENCE, RETRY_FACES, SCOPE_FACES, Asyncio, Backend, Body, Threads, Trio
+from tests.behaviour.kit import PATIENCE, RETRY_FACES, SCOPE_FACES, Asyncio, Backend, Threads, Trio
 
 WORKERS: list[Backend] = [Threads(), Threads(), Threads(), Asyncio(), Asyncio(), Trio()]
 CALLS = 400
@@ -142,18 +141,22 @@ def test_every_count_is_exact(face: str, private: Registry) -> None:
     }
 
 
-def test_no_count_is_lost_where_threads_meet_in_the_shortest_of_calls(private: Registry) -> None:
-    policies = (
-        retry(registry=private),
-        circuit_breaker(registry=private),
-        timeout(60.0, registry=private),
-    )
+@pytest.mark.parametrize("kind", ["retry", "circuit_breaker", "timeout"])
+def test_no_count_is_lost_where_threads_meet_in_the_shortest_of_calls(kind: str, private: Registry) -> None:
+    make: dict[str, Callable[[], Any]] = {
+        "retry": lambda: retry(registry=private),
+        "circuit_breaker": lambda: circuit_breaker(registry=private),
+        "timeout": lambda: timeout(60.0, registry=private),
+    }
 
-    @pipeline("shared", *policies, registry=private)
+    @pipeline("shared", make[kind](), registry=private)
     def guarded() -> None: ...
 
+    begin = threading.Barrier(8)
+
     def work() -> None:
-        for _ in range(4000):
+        begin.wait(PATIENCE)
+        for _ in range(15_000):
             guarded()
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -161,12 +164,11 @@ def test_no_count_is_lost_where_threads_meet_in_the_shortest_of_calls(private: R
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    meter = private.snapshot()["pipeline"]["shared"]
-    assert (meter["active"], meter["calls"]["success"]) == (0, 32_000)  # type: ignore[index]
-    counted: list[Any] = [policy.snapshot() for policy in policies]
-    assert counted[0]["calls"]["first_try"] == 32_000
-    assert counted[1]["totals"]["success"] == 32_000
-    assert counted[2]["calls"]["completed"] == 32_000
+    meter = private.call_meter("shared")
+    assert (meter.started, meter.success.count) == (120_000, 120_000)
+    counted: Any = private.snapshot()[kind]["shared"]
+    counts = counted["totals"] if kind == "circuit_breaker" else counted["calls"]
+    assert sum(counts.values()) == 120_000
 
 
 @pytest.mark.parametrize("face", SCOPE_FACES)
@@ -205,9 +207,7 @@ def test_calls_are_successes_failures_ignored_and_rejected_also_while_states_cha
 
 @pytest.mark.parametrize("face", SCOPE_FACES)
 def test_half_open_holds_its_limit_across_all_of_them(face: str, fake_clock: FakeClock, private: Registry) -> None:
-    breaker = circuit_breaker(
-        "shared", open_duration=20, half_open_calls=3, success_threshold=10**6, registry=private
-    )
+    breaker = circuit_breaker("shared", open_duration=20, half_open_calls=3, success_threshold=10**6, registry=private)
     breaker.trip()
     fake_clock.advance(20.0)
     lock = threading.Lock()
@@ -323,134 +323,3 @@ def test_a_thousand_tasks_in_one_retry_have_each_their_own_attempts_and_error(
     quarter = count // 4
     calls: Any = policy.snapshot()["calls"]
     assert (calls["first_try"], calls["recovered"], calls["exhausted"]) == (quarter, 2 * quarter, quarter)
-
-
-# No lock is held while user code runs
-
-
-def _shared_policies(registry: Registry) -> list[Any]:
-    retrying = retry(attempts=2, registry=registry, attempt_timeout=60.0)
-    breaker = circuit_breaker(slow_call_rate=1.0, slow_call_duration=60, registry=registry)
-    probing = circuit_breaker("probing", half_open_calls=5, registry=registry)
-    probing.trip(0)
-    limit = timeout(60.0, registry=registry)
-    both = pipeline("both", timeout(60.0, registry=registry), circuit_breaker(registry=registry), registry=registry)
-    return [
-        *((retrying, face) for face in RETRY_FACES),
-        *((policy, face) for policy in (breaker, probing, limit, both) for face in SCOPE_FACES),
-    ]
-
-
-def test_five_bodies_are_inside_every_policy_at_once(backend: Backend, private: Registry) -> None:
-    async def main() -> None:
-        for policy, face in _shared_policies(private):
-
-            async def enter(body: Body, policy: Any = policy, face: str = face) -> None:
-                await backend.use(face, policy, body)
-
-            await backend.all_at_once(5, enter)
-
-    backend.run(main)
-
-
-def five_threads(call: Callable[[], object]) -> None:
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except ConnectionError:
-            pass
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert not errors, errors
-
-
-def fail() -> None:
-    raise ConnectionError
-
-
-def succeed() -> str:
-    return "result"
-
-
-def test_five_threads_are_inside_every_callable_of_the_users_at_once(private: Registry) -> None:
-    def meeting(answer: object) -> Any:
-        """A function that returns only where five threads are in it at once."""
-        barrier = threading.Barrier(5)
-
-        def function(*_: object) -> object:
-            barrier.wait(PATIENCE)
-            return answer
-
-        return function
-
-    for policy, function in (
-        (retry(on=meeting(False), registry=private), fail),
-        (retry(on_result=meeting(False), registry=private), succeed),
-        (retry(retry_after=meeting(0.0), attempts=2, registry=private), fail),
-        (retry(backoff=meeting(0.0), attempts=2, registry=private), fail),
-        (circuit_breaker(on=meeting(True), registry=private), fail),
-        (circuit_breaker(ignore=meeting(True), registry=private), fail),
-        (circuit_breaker(on_result=meeting(False), registry=private), succeed),
-        (circuit_breaker(consecutive_failures=1, open_duration=meeting(9.0), registry=private), fail),
-    ):
-        five_threads(lambda policy=policy, function=function: policy.call(function))  # type: ignore[misc]
-
-
-def test_five_threads_are_inside_a_listener_at_once(private: Registry) -> None:
-    barrier = threading.Barrier(5)
-    policy = retry(attempts=2, backoff=0.0, registry=private)
-    policy.subscribe(lambda event: barrier.wait(PATIENCE), kinds="retry_scheduled")
-    five_threads(lambda: policy.call(fail))
-    assert not barrier.broken
-
-
-def test_a_listener_that_hangs_holds_no_call_up(private: Registry) -> None:
-    breaker = circuit_breaker(consecutive_failures=1, open_duration=0.0001, registry=private)
-    hanging, done = threading.Event(), threading.Event()
-
-    def listener(event: Event) -> None:
-        hanging.set()
-        done.wait(PATIENCE)
-
-    breaker.subscribe(listener)
-    teller = threading.Thread(target=breaker.trip, daemon=True)
-    teller.start()
-    assert hanging.wait(PATIENCE)
-    breaker.reset()
-    assert breaker.call(succeed) == "result"
-    with pytest.raises(ConnectionError):
-        breaker.call(fail)
-    done.set()
-    teller.join(PATIENCE)
-    assert not teller.is_alive()
-
-
-def test_a_listener_may_call_back_into_the_policy(private: Registry) -> None:
-    breaker = circuit_breaker(consecutive_failures=1, registry=private)
-    seen: list[object] = []
-
-    def listener(event: Event) -> None:
-        seen.append((event.data["to"], breaker.snapshot()["state"]))
-        breaker.reset()
-
-    breaker.subscribe(listener, kinds="circuit_state_changed")
-    with pytest.raises(ConnectionError):
-        breaker.call(fail)
-    assert breaker.state is CircuitState.CLOSED
-    assert seen == [("open", "open"), ("closed", "closed")]
-
-
-def test_five_threads_wait_for_their_next_attempt_at_once(private: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    barrier = threading.Barrier(5)
-    policy = retry(attempts=2, backoff=1.0, registry=private)
-    monkeypatch.setattr(CLOCK, "sleep", lambda seconds: barrier.wait(PATIENCE))
-    five_threads(lambda: policy.call(fail))
-    assert not barrier.broken

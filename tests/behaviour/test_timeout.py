@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 import pytest
 
 from resilient import Registry, TimeoutExceededError, current_deadline, timeout
@@ -217,7 +219,7 @@ def test_a_generator_whose_consumer_lets_time_run_out_raises_at_its_next_step(
         if backend.name == "threads":
 
             @limit
-            def numbers():  # type: ignore[no-untyped-def]
+            def numbers() -> Iterator[int]:
                 try:
                     yield from (1, 2, 3)
                 finally:
@@ -231,7 +233,7 @@ def test_a_generator_whose_consumer_lets_time_run_out_raises_at_its_next_step(
             return
 
         @limit
-        async def more_numbers():  # type: ignore[no-untyped-def]
+        async def more_numbers() -> AsyncIterator[int]:
             try:
                 for number in (1, 2, 3):
                     yield number

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from resilient.core.circuit import Circuit, CircuitPlan, CircuitState, Ticket
+from resilient.core.circuit import Circuit, Ticket
+from resilient.core.circuit_plan import CircuitPlan, CircuitState
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 FORCED_OPEN, DISABLED = CircuitState.FORCED_OPEN, CircuitState.DISABLED

@@ -4,7 +4,8 @@ from math import nan
 
 import pytest
 
-from resilient.core.circuit import CircuitState, Ticket
+from resilient.core.circuit import Ticket
+from resilient.core.circuit_plan import CircuitState
 from resilient.errors import ConfigurationError
 from tests.core.circuit_kit import CLOSED, DISABLED, FORCED_OPEN, HALF_OPEN, ONE_BY_ONE, OPEN, driver, finish, half_open
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from resilient.core.circuit import CircuitState
+from resilient.core.circuit_plan import CircuitState
 from tests.core.circuit_kit import CLOSED, HALF_OPEN, ONE_BY_ONE, OPEN, driver, finish, half_open
 
 

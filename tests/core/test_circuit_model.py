@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from resilient.core.circuit import Circuit, CircuitState, HalfOpen, Ticket
+from resilient.core.circuit import Circuit, HalfOpen, Ticket
+from resilient.core.circuit_plan import CircuitState
 from tests.core.circuit_kit import CLOSED, DISABLED, FORCED_OPEN, HALF_OPEN, OPEN, finish, plan
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from resilient.core import circuit as circuit_module
-from resilient.core.circuit import Circuit, CircuitState, Closed, Transition
+from resilient.core.circuit import Circuit, Closed
+from resilient.core.circuit_plan import CircuitState, Transition
 from tests.core.circuit_kit import CLOSED, HALF_OPEN, OPEN, driver, half_open, plan
 
 

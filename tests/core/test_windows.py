@@ -122,12 +122,13 @@ class TestTimeWindow:
 
     def test_other_threads_may_begin_a_cell_while_garbage_is_collected_in_the_middle_of_counting(self) -> None:
         window = TimeWindow(10.0)
-        play(window, "F" * 5, 0.0)
-        now = 1.0
+        for step in range(50):
+            window.success(step * 0.2)
+        now = 20.0
 
         def begin_a_cell(phase: str, info: dict[str, int]) -> None:
             nonlocal now
-            now += 0.001
+            now += 1.0
             window.success(now)
 
         threshold = gc.get_threshold()
@@ -135,7 +136,7 @@ class TestTimeWindow:
         gc.set_threshold(1)
         try:
             for _ in range(500):
-                window.counts(1.0)
+                window.counts(10.0)
         finally:
             gc.set_threshold(*threshold)
             gc.callbacks.remove(begin_a_cell)

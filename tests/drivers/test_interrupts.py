@@ -275,7 +275,7 @@ class TestSafePoints:
         began = time.monotonic()
         with pytest.raises(TimesUp):
             guarded(SHORT, lambda: threading.Event().wait())
-        assert 0.04 < time.monotonic() - began < SLACK
+        assert time.monotonic() - began < SLACK
 
     @pytest.mark.realtime
     def test_an_interrupt_is_not_lost_in_a_finalizer(self) -> None:

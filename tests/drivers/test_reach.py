@@ -35,18 +35,6 @@ from tests.drivers.interrupt_kit import (
 __all__ = ["nothing_is_left"]
 
 
-def block_on_socket() -> None:
-    left, right = socket.socketpair()
-    with left, right:
-        left.recv(1)
-
-
-def block_on_lock() -> None:
-    lock = threading.Lock()
-    lock.acquire()
-    lock.acquire()
-
-
 def block_on_child() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -56,30 +44,25 @@ def block_on_child() -> None:
         child.wait()
 
 
-def block_on_select() -> None:
-    left, right = socket.socketpair()
-    with left, right:
-        select.select([left], [], [])
+def block_on_lock() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
 
 
-def block_on_pipe() -> None:
-    reader, writer = os.pipe()
-    try:
-        os.read(reader, 1)
-    finally:
-        os.close(reader)
-        os.close(writer)
-
+# Made once: an interrupt between making one and keeping it would leave it open.
+SOCKETS = socket.socketpair()
+PIPE = os.pipe()
 
 BLOCKING: dict[str, Callable[[], object]] = {
     "sleep": lambda: time.sleep(LONG),
     "lock": block_on_lock,
-    "socket": block_on_socket,
+    "socket": lambda: SOCKETS[0].recv(1),
     "queue": lambda: queue.Queue[None]().get(),
     "event": lambda: threading.Event().wait(),
     "child process": block_on_child,
-    "select": block_on_select,
-    "pipe": block_on_pipe,
+    "select": lambda: select.select([SOCKETS[0]], [], []),
+    "pipe": lambda: os.read(PIPE[0], 1),
     "empty loop": loop_forever,
     "calling loop": call_forever,
 }
@@ -241,6 +224,7 @@ class TestWhereNothingCanBeInterrupted:
             raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(interrupts._WATCHDOG, "_thread", None)
+        monkeypatch.setattr(interrupts._WATCHDOG, "_pokes", None)
         monkeypatch.setattr(threading.Thread, "start", refuse)
         assert not can_interrupt(True)
         monkeypatch.undo()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -16,14 +16,14 @@ from tests.drivers.interrupt_kit import in_package
 LIBRARY = os.path.dirname(threading.__file__)
 
 
-def placed(function: Callable[..., Any], filename: str, name: str | None = None) -> Callable[..., Any]:
+def placed(function: Any, filename: str, name: str | None = None) -> Any:
     """Make `function` look as if it stood in another file."""
     code = function.__code__
     function.__code__ = code.replace(co_filename=filename, co_name=name or code.co_name)
     return function
 
 
-def in_library(function: Callable[..., Any], module: str, name: str | None = None) -> Callable[..., Any]:
+def in_library(function: Any, module: str, name: str | None = None) -> Any:
     return placed(function, os.path.join(LIBRARY, *module.split("/")), name)
 
 
@@ -111,6 +111,17 @@ class TestWhereAnInterruptWaits:
         assert waits(frames[0])
 
 
+class Moving:
+    """The same frame, a little further on each time."""
+
+    def __init__(self, frame: FrameType) -> None:
+        self.f_code, self.f_back, self.f_lasti = frame.f_code, None, 0
+
+    def on(self) -> Any:
+        self.f_lasti += 2
+        return self
+
+
 class TestHowLongItWaits:
     @pytest.fixture
     def now(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -118,50 +129,46 @@ class TestHowLongItWaits:
         monkeypatch.setattr(safe_points, "real_time", lambda: now[0])
         return now
 
-    def library_steps(self) -> Iterator[FrameType]:
-        frame = sys._getframe()
-        yield frame
-        yield frame
-        yield frame
-        yield frame
-
-    def test_the_grace_counts_from_the_first_refusal(self, now: list[float]) -> None:
-        steps = in_library(TestHowLongItWaits.library_steps, "queue.py")(self)
+    def refusals(self, now: list[float], frame: Any, step: float, thrown: bool = False, most: int = 1000) -> int:
+        """How often an interrupt is put off that is tried every `step` seconds."""
         hesitation, block = Hesitation(), object()
-        assert hesitation.put_off(next(steps), (), block)
-        now[0] += GRACE / 2
-        assert hesitation.put_off(next(steps), (), block)
-        assert hesitation.refusals == 2
-        now[0] += GRACE
-        assert not hesitation.put_off(next(steps), (), block)
+        for refusals in range(most):
+            assert hesitation.refusals == refusals
+            if not hesitation.put_off(frame.on() if isinstance(frame, Moving) else frame, (), block, thrown):
+                return refusals
+            now[0] += step
+        return most
+
+    def library(self) -> FrameType:
+        return in_library(lambda: sys._getframe(), "queue.py")()
+
+    def ours(self) -> FrameType:
+        return in_package(lambda: sys._getframe())()
+
+    def test_in_the_standard_library_it_waits_for_the_grace(self, now: list[float]) -> None:
+        assert self.refusals(now, self.library(), GRACE / 16) == 16
+        assert self.refusals(now, Moving(self.library()), GRACE / 16) == 16
+
+    def test_time_in_which_nothing_ran_does_not_count(self, now: list[float]) -> None:
+        assert self.refusals(now, Moving(self.library()), 10 * GRACE) > 5
+        assert self.refusals(now, self.ours(), 10 * GRACE) > 5
 
     def test_each_block_has_a_grace_of_its_own(self, now: list[float]) -> None:
-        steps = in_library(TestHowLongItWaits.library_steps, "queue.py")(self)
-        hesitation = Hesitation()
-        assert hesitation.put_off(next(steps), (), object())
-        now[0] += 2 * GRACE
-        assert hesitation.put_off(next(steps), (), object())
+        hesitation, frame = Hesitation(), self.library()
+        for _ in range(100):
+            assert hesitation.put_off(frame, (), object())
+            now[0] += GRACE / 16
 
     def test_our_own_code_is_left_alone_for_as_long_as_it_moves(self, now: list[float]) -> None:
-        frame = in_package(lambda: sys._getframe())()
-        hesitation, block = Hesitation(), object()
-
-        class Moving:
-            """The same frame, a little further on each time."""
-
-            f_code, f_back, f_lasti = frame.f_code, None, 0
-
-        moving: Any = Moving()
-        for moving.f_lasti in range(0, 200, 2):
-            assert hesitation.put_off(moving, (), block)
-            now[0] += GRACE / 2
+        assert self.refusals(now, Moving(self.ours()), GRACE / 16) == 1000
 
     def test_a_blocking_call_in_our_own_code_is_broken(self, now: list[float]) -> None:
-        frame = in_package(lambda: sys._getframe())()
-        hesitation, block = Hesitation(), object()
-        assert hesitation.put_off(frame, (), block)
-        now[0] += 2 * GRACE
-        assert not hesitation.put_off(frame, (), block)
+        assert self.refusals(now, self.ours(), GRACE / 16) == 16
+
+    def test_a_thread_that_stands_still_is_not_thrown_at(self, now: list[float]) -> None:
+        assert self.refusals(now, self.ours(), GRACE / 16, thrown=True) == 1000
+        assert self.refusals(now, self.library(), GRACE / 16, thrown=True) == 1000
+        assert self.refusals(now, Moving(self.library()), GRACE / 16, thrown=True) == 16
 
 
 class Recorder:

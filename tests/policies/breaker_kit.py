@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,6 +54,24 @@ def totals(policy: CircuitBreaker) -> dict[str, int]:
 def shown(policy: CircuitBreaker, *keys: str) -> tuple[object, ...]:
     snapshot = policy.snapshot()
     return tuple(snapshot[key] for key in keys)
+
+
+def finishes(work: Callable[[], object]) -> None:
+    """Run on a thread that is given up, and not waited for, where it is deadlocked."""
+    errors: list[BaseException] = []
+
+    def watched() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=watched, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "deadlock"
+    if errors:
+        raise errors[0]
 
 
 def rejection(policy: CircuitBreaker) -> CircuitOpenError:

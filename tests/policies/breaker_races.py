@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
 from resilient import CircuitBreaker, CircuitOpenError, Event
-from resilient.core.circuit import HalfOpen, Probe
+from resilient.core.circuit import Circuit, HalfOpen, Probe
 from tests.policies.breaker_kit import totals
 
 
@@ -19,14 +20,23 @@ class Ignored(Exception):
 
 
 class Hesitant(Probe):
-    """A probe whose making gives other threads every chance."""
+    """A probe whose making lets every other thread in."""
 
     __slots__ = ()
 
     def __init__(self, period: HalfOpen, started: float) -> None:
-        for _ in range(50):
-            pass
+        time.sleep(0.0001)
         super().__init__(period, started)
+
+
+class HesitantHalfOpen(HalfOpen):
+    """A half-open state whose making lets every other thread in."""
+
+    __slots__ = ()
+
+    def __init__(self, circuit: Circuit, since: float) -> None:
+        time.sleep(0.0001)
+        super().__init__(circuit, since)
 
 
 def run_threads(work: Callable[[int], None], threads: int) -> None:
@@ -118,8 +128,7 @@ def probe(policy: CircuitBreaker, *, limit: int, threads: int, rounds: int) -> N
             inside += 1
             admitted += 1
             most = max(most, inside)
-        for _ in range(20):
-            pass
+        time.sleep(0.0005)
         with lock:
             inside -= 1
         if lane % 3 == 0:

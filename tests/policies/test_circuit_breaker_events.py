@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from resilient import CircuitBreaker, CircuitOpenError, CircuitState, Event, subscribe
 from resilient.testing import FakeClock
-from tests.policies.breaker_kit import breaker, call_and_fail, rejection, shown, succeed
+from tests.policies.breaker_kit import breaker, call_and_fail, finishes, rejection, shown, succeed
 
 
 def moves(events: list[Event]) -> list[str]:
@@ -114,10 +113,7 @@ class TestEvents:
 
         policy.subscribe(call_back)
         policy.subscribe(events.append, kinds="circuit_state_changed")
-        done = threading.Thread(target=call_and_fail, args=(policy,), daemon=True)
-        done.start()
-        done.join(10)
-        assert not done.is_alive()
+        finishes(lambda: call_and_fail(policy))
         assert moves(events) == path
 
     def test_a_listener_may_trip_it_again_out_of_half_open(self, fake_clock: FakeClock) -> None:
@@ -132,7 +128,7 @@ class TestEvents:
         policy.subscribe(no_probes)
         policy.trip(5)
         fake_clock.advance(5)
-        policy.call(succeed)
+        finishes(lambda: policy.call(succeed))
         assert moves(events) == ["closed -> open", "open -> half_open", "half_open -> open"]
         assert shown(policy, "state", "retry_after") == ("open", 60.0)
 
@@ -214,11 +210,8 @@ class TestGarbage:
 
         threshold = gc.get_threshold()
         gc.collect()
-        thread = threading.Thread(target=play, daemon=True)
         gc.set_threshold(100_000)
         try:
-            thread.start()
-            thread.join(20)
-            assert not thread.is_alive()
+            finishes(play)
         finally:
             gc.set_threshold(*threshold)

@@ -9,7 +9,7 @@ from resilient import CircuitOpenError, CircuitState, Event
 from resilient.core import circuit as circuit_module
 from resilient.testing import FakeClock
 from tests.policies.breaker_kit import breaker, call_and_fail, succeed, totals
-from tests.policies.breaker_races import Hesitant, Ignored, count_calls, probe, run_threads
+from tests.policies.breaker_races import Hesitant, HesitantHalfOpen, Ignored, count_calls, probe, run_threads
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,13 @@ def test_half_open_admits_no_more_than_its_probes(limit: int, monkeypatch: pytes
     monkeypatch.setattr(circuit_module, "Probe", Hesitant)
     # All that rush at it are probes: it takes more successes to close than there are threads.
     policy = breaker(half_open_calls=limit, success_threshold=100, ignore=Ignored)
-    probe(policy, limit=limit, threads=8, rounds=100)
+    probe(policy, limit=limit, threads=8, rounds=50)
 
 
-def test_concurrent_expiry_makes_one_transition_and_one_event(fake_clock: FakeClock) -> None:
+def test_concurrent_expiry_makes_one_transition_and_one_event(
+    fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_module, "HalfOpen", HesitantHalfOpen)
     policy = breaker(half_open_calls=2, success_threshold=100)
     events: list[Event] = []
     policy.subscribe(events.append, kinds="circuit_state_changed")

@@ -28,4 +28,4 @@ def test_every_call_is_counted_once(settings: dict[str, Any]) -> None:
 def test_half_open_admits_no_more_than_its_probes(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_module, "Probe", Hesitant)
     policy = breaker(half_open_calls=limit, success_threshold=100, ignore=Ignored)
-    probe(policy, limit=limit, threads=8, rounds=5_000)
+    probe(policy, limit=limit, threads=8, rounds=2_000)

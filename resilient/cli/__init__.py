@@ -1,0 +1,92 @@
+"""The command `resilient`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from math import isfinite
+from typing import NoReturn
+
+CLOSED_PIPE = 141
+INTERRUPTED = 130
+LONGEST = 3600.0
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments; gives back the exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # A pipe that nobody reads any more is to show here, where it can be caught, and not at exit.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered must not fail once more when the interpreter flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options.parser.error(f"unknown argument {unknown[0]!r}")
+    if options.command is None:
+        parser.print_help()
+        return 0
+    from resilient.demo.command import demo
+
+    return demo(seconds=options.seconds, seed=options.seed, plain=options.plain, as_json=options.json)
+
+
+def _parser() -> Parser:
+    import resilient
+
+    parser = Parser(prog="resilient", description=resilient.__doc__, allow_abbrev=False)
+    parser.set_defaults(parser=parser)
+    parser.add_argument("--version", action="version", version=f"resilient {resilient.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+    demo = commands.add_parser(
+        "demo",
+        allow_abbrev=False,
+        help="watch real HTTP calls survive an outage",
+        description=(
+            "Start an HTTP server on this machine, take it through an outage, and call it with two clients side by "
+            "side: one guarded by timeout, retry and circuit breaker, one without. Ctrl-C ends it with the summary."
+        ),
+    )
+    demo.set_defaults(parser=demo)
+    demo.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="how long it runs (default: 30)")
+    demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="makes a run repeatable (default: 1)")
+    form = demo.add_mutually_exclusive_group()
+    form.add_argument("--plain", action="store_true", help="a line a second, without terminal control")
+    form.add_argument("--json", action="store_true", help="nothing but one JSON document at the end")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not isfinite(seconds) or not 1.0 <= seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {LONGEST:g}")
+    return seconds
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None

@@ -1,0 +1,84 @@
+"""When a circuit opens and closes, and what it tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from resilient.core.windows import CountWindow, TimeWindow, Window
+
+DEFAULT_WINDOW_CALLS: Final = 100
+
+
+class CircuitState(StrEnum):
+    """The states of a circuit breaker; each equals its name as metrics and snapshots show it."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitPlan:
+    """When a circuit opens and closes. Values are checked by the policy."""
+
+    consecutive_failures: int | None
+    failure_rate: float | None
+    slow_call_rate: float | None
+    window_calls: int | None
+    window_duration: float | None
+    minimum_calls: int
+    open_duration: float | Callable[[int], float]
+    half_open_calls: int
+    success_threshold: int
+    half_open_failure_rate: float | None
+    half_open_timeout: float | None
+
+    def window(self) -> Window:
+        """An empty window."""
+        if self.window_duration is not None:
+            return TimeWindow(self.window_duration)
+        return CountWindow(self.window_calls or DEFAULT_WINDOW_CALLS)
+
+    def trips(self, window: Window) -> str | None:
+        """Why this window opens the circuit, or None."""
+        if self.consecutive_failures is not None and window.streak >= self.consecutive_failures:
+            return f"{window.streak} failures in a row"
+        calls = window.calls
+        if calls < self.minimum_calls:
+            return None
+        # Not the threshold times the calls: 0.07 * 100 is above 7.
+        if self.failure_rate is not None and window.failures / calls >= self.failure_rate:
+            return f"{window.failures} of {calls} calls failed"
+        if self.slow_call_rate is not None and window.slow / calls >= self.slow_call_rate:
+            return f"{window.slow} of {calls} calls were slow"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of state. `retry_after` is the length of the break where it leads to an open state."""
+
+    before: CircuitState
+    after: CircuitState
+    at: float
+    reason: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitReport:
+    """What a breaker is doing at one instant."""
+
+    state: CircuitState
+    since_seconds: float
+    retry_after: float | None
+    calls: int
+    failures: int
+    slow_calls: int
+    failure_rate: float | None
+    slow_call_rate: float | None

@@ -1,0 +1,1 @@
+"""`resilient demo`: real HTTP calls through an outage, guarded and unguarded side by side."""

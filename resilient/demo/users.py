@@ -1,0 +1,152 @@
+"""The users in front of a client: who came, what they got, how long it took. Time comes in as a number."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final, Literal
+
+Outcome = Literal["answered", "failed", "refused", "gave_up"]
+
+MARKS: Final = 60
+
+
+@dataclass(slots=True)
+class Request:
+    """What one user wants. `outcome` is None until it is known."""
+
+    number: int
+    at: float
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How it ended for one user."""
+
+    at: float
+    waited: float
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Bin:
+    """The users who came in one stretch of the run."""
+
+    came: int = 0
+    answered: int = 0
+    failed: int = 0
+    refused: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.came - self.answered - self.failed - self.refused
+
+    def __add__(self, other: Bin) -> Bin:
+        return Bin(
+            self.came + other.came,
+            self.answered + other.answered,
+            self.failed + other.failed,
+            self.refused + other.refused,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a number of users got. `wasted` is the seconds spent waiting for nothing; quantiles are of answers."""
+
+    answered: int = 0
+    failed: int = 0
+    refused: int = 0
+    gave_up: int = 0
+    wasted: float = 0.0
+    p50: float | None = None
+    p99: float | None = None
+
+    @property
+    def errors(self) -> int:
+        return self.failed + self.refused + self.gave_up
+
+    @property
+    def users(self) -> int:
+        return self.answered + self.errors
+
+
+class Users:
+    """Everybody who asked one client for something. A user who has waited for `patience` seconds is gone."""
+
+    def __init__(self, seconds: float, patience: float) -> None:
+        self.seconds = seconds
+        self.patience = patience
+        self.came = 0
+        self.bins = [Bin() for _ in range(MARKS)]
+        self.settled: list[Settled] = []
+        self._waiting: dict[int, Request] = {}
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def come(self, number: int, at: float) -> Request:
+        request = self._waiting[number] = Request(number, at)
+        self.came += 1
+        self._bin(at).came += 1
+        return request
+
+    def settle(self, request: Request, outcome: Outcome, at: float) -> None:
+        """The client is done with a request; if its user has gone by now, nobody learns of it."""
+        if request.outcome is None and at - request.at >= self.patience:
+            outcome, at = "gave_up", request.at + self.patience
+        if request.outcome is not None:
+            return
+        request.outcome = outcome
+        del self._waiting[request.number]
+        # A user gone while nobody looked has gone before those whose end is on record: keep the order of time.
+        last = self.settled[-1].at if self.settled else 0.0
+        self.settled.append(Settled(max(at, last), at - request.at, outcome))
+        bin_ = self._bin(request.at)
+        if outcome == "answered":
+            bin_.answered += 1
+        elif outcome == "refused":
+            bin_.refused += 1
+        else:
+            bin_.failed += 1
+
+    def lose_patience(self, now: float) -> None:
+        """Those who have waited long enough give up."""
+        for request in list(self._waiting.values()):
+            if now - request.at < self.patience:
+                break
+            self.settle(request, "gave_up", now)
+
+    def tally(self, since: float = 0.0) -> Tally:
+        """What users got whose requests ended at or after `since`."""
+        return tally(self.settled_since(since))
+
+    def settled_since(self, since: float) -> list[Settled]:
+        return self.settled[bisect_left(self.settled, since, key=lambda settled: settled.at) :]
+
+    def _bin(self, at: float) -> Bin:
+        return self.bins[min(MARKS - 1, int(at / self.seconds * MARKS))]
+
+
+def tally(settled: Iterable[Settled]) -> Tally:
+    counts = {"answered": 0, "failed": 0, "refused": 0, "gave_up": 0}
+    wasted = 0.0
+    answers: list[float] = []
+    for one in settled:
+        counts[one.outcome] += 1
+        if one.outcome == "answered":
+            answers.append(one.waited)
+        else:
+            wasted += one.waited
+    return Tally(**counts, wasted=wasted, p50=quantile(answers, 0.5), p99=quantile(answers, 0.99))
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The nearest-rank quantile; None of nothing."""
+    if not values:
+        return None
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]

@@ -1,0 +1,267 @@
+"""The command as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import resilient
+from resilient.cli import main
+
+COMMAND = [sys.executable, "-m", "resilient"]
+PROGRAM_THAT_TELLS_WHEN_IT_RUNS = """
+import sys
+from resilient.cli import main
+from resilient.demo import run
+
+class Upstream(run.Upstream):
+    async def follow_script(self):
+        print("running", file=sys.stderr, flush=True)
+        await super().follow_script()
+
+run.Upstream = Upstream
+sys.exit(main(sys.argv[1:]))
+"""
+SETTINGS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED")
+HOME = Path(resilient.__file__).parent.parent
+
+
+def environment(**changes: str) -> dict[str, str]:
+    plain = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    return {**plain, "PYTHONPATH": str(HOME), "PYTHONWARNINGS": "error", **changes}
+
+
+def call(*args: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *args], capture_output=True, text=True, timeout=timeout, env=environment(), check=False
+    )
+
+
+def in_terminal(*args: str, before: tuple[str, ...] = tuple(COMMAND), **changes: str) -> tuple[int, str]:
+    """Run a command with a terminal of 80 columns for its output; its exit code, and what it wrote."""
+    ours, theirs = pty.openpty()
+    env = environment(TERM="xterm-256color", COLUMNS="80", LINES="24", PYTHONIOENCODING="utf-8", **changes)
+    with subprocess.Popen([*before, *args], stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=env) as process:
+        os.close(theirs)
+        written = _read_all(ours)
+        return process.wait(10.0), written
+
+
+def _read_all(terminal: int) -> str:
+    chunks = []
+    try:
+        while select.select([terminal], [], [], 15.0)[0]:
+            chunk = os.read(terminal, 65536)
+            if not chunk:
+                break
+            chunks.append(chunk)
+    except OSError:
+        pass  # on Linux this is how a terminal ends whose other side is closed
+    finally:
+        os.close(terminal)
+    return b"".join(chunks).decode()
+
+
+def test_without_a_command_it_prints_a_short_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert "demo" in out
+    assert len(out.splitlines()) <= 20
+    assert err == ""
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"resilient {resilient.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "args, told",
+    [
+        (["demo", "--seconds", "0"], "--seconds: '0' is not a number of seconds from 1 to 3600"),
+        (["demo", "--seconds", "-3"], "--seconds: '-3' is not"),
+        (["demo", "--seconds", "abc"], "--seconds: 'abc' is not"),
+        (["demo", "--seconds", "nan"], "--seconds: 'nan' is not"),
+        (["demo", "--seconds", "inf"], "--seconds: 'inf' is not"),
+        (["demo", "--seconds"], "--seconds: expected one argument"),
+        (["demo", "--seed", "1.5"], "--seed: '1.5' is not a whole number"),
+        (["demo", "--second", "3"], "unknown argument '--second'"),
+        (["demo", "more"], "unknown argument 'more'"),
+        (["demo", "--plain", "--json"], "not allowed with"),
+        (["demos"], "invalid choice: 'demos' (choose from"),
+        (["--bogus"], "unknown argument '--bogus'"),
+    ],
+)
+def test_a_wrong_argument_gives_one_line_and_exit_2(
+    args: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert out == ""
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert "--help)" in err
+
+
+def test_importing_the_command_loads_neither_asyncio_nor_rich() -> None:
+    check = "import sys, resilient.cli; sys.exit(bool({'asyncio', 'rich'} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", check], env=environment(), check=False).returncode == 0
+
+
+@pytest.mark.realtime
+def test_in_a_pipe_it_writes_calm_lines_without_escape_codes_and_ends_in_time() -> None:
+    began = time.monotonic()
+    ended = call("demo", "--seconds", "2", "--seed", "1", "--plain")
+
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    assert time.monotonic() - began < 2.0 + 3.0
+    assert "\x1b" not in ended.stdout
+    seconds = [line for line in ended.stdout.splitlines() if re.match(r" +\d+ [a-z]+ +(closed|open|half-open) ", line)]
+    assert len(seconds) == 2
+    assert {len(line) for line in seconds} == {79}
+    for told in (
+        "errors seen by users",
+        "time wasted waiting",
+        "calls that hit the dead upstream",
+        "With the policies",
+    ):
+        assert told in ended.stdout
+
+
+@pytest.mark.realtime
+def test_a_pipe_needs_no_option_to_be_plain() -> None:
+    ended = call("demo", "--seconds", "1")
+
+    assert ended.returncode == 0
+    assert "\x1b" not in ended.stdout
+
+
+@pytest.mark.realtime
+def test_json_is_one_document_and_nothing_else() -> None:
+    ended = call("demo", "--seconds", "2", "--json")
+
+    made = json.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert made["interrupted"] is False
+    assert set(made["policies"]) == {"pipeline", "timeout", "retry", "circuit_breaker"}
+    for side in ("guarded", "unguarded"):
+        numbers: Mapping[str, object] = made[side]
+        assert numbers["users"] == made[side]["answered"] + made[side]["errors"]["total"] + made[side]["unfinished"]
+        assert made[side]["attempts_at_dead_upstream"] > 0
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("form", ["--plain", "--json"])
+def test_ctrl_c_ends_it_well_with_the_summary(form: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM_THAT_TELLS_WHEN_IT_RUNS, "demo", "--seconds", "60", form],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=5.0)
+
+    assert process.returncode == 0
+    assert err == ""
+    if form == "--json":
+        assert json.loads(out)["interrupted"] is True
+    else:
+        assert "Summary (ended by hand after" in out
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize(
+    "args", [("demo", "--seconds", "30", "--plain"), ("demo", "--seconds", "1", "--json"), ("--help",)]
+)
+def test_a_closed_pipe_ends_it_without_a_traceback(args: tuple[str, ...]) -> None:
+    with subprocess.Popen(
+        [*COMMAND, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if "--plain" in args:
+            assert "Two clients" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(10.0) == 141
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.realtime
+def test_in_a_terminal_it_draws_and_gives_the_cursor_back() -> None:
+    code, written = in_terminal("demo", "--seconds", "1.5")
+
+    assert code == 0
+    assert "\x1b[32m" in written
+    assert "█" in written
+    assert "Summary" in written
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
+
+
+@pytest.mark.realtime
+def test_no_color_takes_the_colours_out_of_the_picture() -> None:
+    code, written = in_terminal("demo", "--seconds", "1", NO_COLOR="1")
+
+    assert code == 0
+    assert "█" in written
+    assert not re.search(r"\x1b\[[\d;]*(3[0-7]|38;|9[0-7])[\d;]*m", written)
+
+
+@pytest.mark.realtime
+def test_plain_in_a_terminal_has_no_escape_codes() -> None:
+    code, written = in_terminal("demo", "--seconds", "1", "--plain")
+
+    assert code == 0
+    assert "\x1b" not in written
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("changes", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}])
+def test_a_terminal_that_can_not_draw_gets_plain_lines(changes: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    env = environment(**{"TERM": "xterm", "PYTHONIOENCODING": "utf-8", **changes})
+    with subprocess.Popen([*COMMAND, "demo", "--seconds", "1"], stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        written = _read_all(ours)
+
+    assert process.returncode == 0
+    assert written.isascii()
+    assert "\x1b" not in written
+
+
+@pytest.mark.realtime
+def test_without_rich_a_terminal_gets_plain_lines_and_a_hint() -> None:
+    program = "import sys; sys.modules['rich'] = None; from resilient.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    code, written = in_terminal("demo", "--seconds", "1", before=(sys.executable, "-c", program))
+
+    assert code == 0
+    assert "pip install 'resilient-py[cli]'" in written
+    assert "\x1b" not in written
+    assert "Summary" in written
