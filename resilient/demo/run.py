@@ -19,7 +19,9 @@ from resilient.demo.view import View
 
 def run(view: View, *, seconds: float, seed: int) -> Report:
     """Run the demo to its end, or until somebody presses Ctrl-C."""
-    return asyncio.run(play(view, Script(seconds, seed)))
+    # The upstream watches its socket itself, which the default loop of Windows can't.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(play(view, Script(seconds, seed)))
 
 
 async def play(view: View, script: Script) -> Report:

@@ -11,22 +11,22 @@ from typing import Final, Self
 from resilient.core.clock import CLOCK
 from resilient.demo.script import Health, Lot, Script
 
-# So many turns of the loop it takes at most from accepting a connection to the start of its handler.
-TURNS: Final = 5
-
 _REASONS: Final = {200: "OK", 503: "Service Unavailable"}
 
 
 class Upstream:
-    """`async with Upstream(script) as upstream:` serves on `upstream.port` until the block ends."""
+    """`async with Upstream(script) as upstream:` serves on `upstream.port` until the block ends.
+
+    It accepts connections by itself, because a server of asyncio that closes drops those that it is about to accept.
+    """
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.started = CLOCK.now()
         self.port = 0
         self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
-        self._handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._accepts = False
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
         self._visits: Counter[tuple[str, int]] = Counter()
 
     def elapsed(self) -> float:
@@ -38,68 +38,80 @@ class Upstream:
     async def __aenter__(self) -> Self:
         self._socket = _bound(0)
         self.port = self._socket.getsockname()[1]
-        await self._listen()
+        self._listen(self._socket)
         self.started = CLOCK.now()
         return self
 
     async def __aexit__(self, *ended: object) -> None:
-        self._stop_listening()
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-        for handler, writer in self._handlers.items():
+        self._close()
+        handlers = dict(self._connections)
+        for handler in handlers:
             handler.cancel()
-            writer.transport.abort()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await asyncio.gather(*handlers, return_exceptions=True)
+        for connection in handlers.values():
+            # A handler that was cancelled before its first step has closed nothing.
+            connection.close()
 
     async def follow_script(self) -> None:
         """Open and close the socket as the script says."""
         for stage in self.script.stages:
             await asyncio.sleep(max(0.0, stage.start - self.elapsed()))
             if stage.health.reach == "refused":
-                self._stop_listening()
+                self._close()
                 # A socket that is bound but does not listen refuses connections, and keeps the port from being
                 # given to anybody else, our own clients included.
                 self._socket = _bound(self.port)
-            elif self._server is None:
-                await self._listen()
+            elif self._socket is not None and not self._accepts:
+                self._listen(self._socket)
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, sock=self._socket, backlog=256)
+    def _listen(self, listener: socket.socket) -> None:
+        listener.listen(256)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._accepts = True
 
-    def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+    def _close(self) -> None:
+        if self._socket is None:
+            return
+        if self._accepts:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._accepts = False
+        self._socket.close()
+        self._socket = None
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # On record before it runs: what is cancelled before its first step could not even close its connection.
-        handler = asyncio.ensure_future(self._serve(reader, writer))
-        self._handlers[handler] = writer
-        handler.add_done_callback(self._handlers.pop)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            await self._answer(reader, writer)
-        except (OSError, EOFError, ValueError):
-            pass  # the client has gone, or spoke no HTTP: there is nobody to answer
-        finally:
-            writer.close()
+            connection, _ = listener.accept()
+        except OSError:
+            return  # the client has gone already
+        connection.setblocking(False)
+        handler = asyncio.ensure_future(self._serve(connection))
+        self._connections[handler] = connection
+        handler.add_done_callback(self._connections.pop)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        client, number = _who(request)
+    async def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                await self._answer(connection)
+            except (OSError, ValueError):
+                pass  # the client has gone, or spoke no HTTP: there is nobody to answer
+
+    async def _answer(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            part = await loop.sock_recv(connection, 4096)
+            if not part:
+                return
+            request += part
+        client, number = _who(request.decode("latin-1"))
         health = self.health()
-        if health.reach != "open":
-            await reader.read()
+        if health.dead:
+            await loop.sock_recv(connection, 1)
             return
         self._visits[client, number] += 1
         lot = self.script.lot(health, number, self._visits[client, number])
         await asyncio.sleep(lot.latency)
-        writer.write(_response(lot, number))
-        await writer.drain()
+        await loop.sock_sendall(connection, _response(lot, number))
 
 
 def _who(request: str) -> tuple[str, int]:
@@ -127,5 +139,6 @@ def _bound(port: int) -> socket.socket:
     if os.name == "posix":
         # On other systems this option would let anybody share the port.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setblocking(False)
     bound.bind(("127.0.0.1", port))
     return bound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from resilient.core.checks import Checker, Matcher, contradiction, refuse
 from resilient.core.circuit_plan import DEFAULT_WINDOW_CALLS, CircuitPlan
@@ -79,9 +79,7 @@ def check_settings(
         window_calls=window_calls,
         window_duration=check.optional_seconds("window_duration", window_duration),
         minimum_calls=minimum_calls,
-        open_duration=check.function("open_duration", open_duration, "a function (times_opened) -> seconds")
-        if callable(open_duration)
-        else check.seconds("open_duration", open_duration),
+        open_duration=_open_duration(check, open_duration),
         half_open_calls=half_open_calls,
         success_threshold=check.optional_whole("success_threshold", success_threshold) or half_open_calls,
         half_open_failure_rate=check.optional_rate("half_open_failure_rate", half_open_failure_rate),
@@ -90,3 +88,10 @@ def check_settings(
         ignore=check.matcher("ignore", ignore, empty=True),
         on_result=check.optional_function("on_result", on_result, "a function (result) -> bool"),
     )
+
+
+def _open_duration(check: Checker, value: Any) -> float | Callable[[int], float]:
+    if callable(value):
+        check.function("open_duration", value, "seconds above 0, or a function (times_opened_in_a_row) -> seconds")
+        return cast("Callable[[int], float]", value)
+    return check.seconds("open_duration", value)

@@ -181,7 +181,7 @@ class Retry(Policy):
                 except Exception as raised:  # noqa: BLE001 - see above
                     result, error = None, raised
                     continue
-                if not (self._plan.on_result is not None and self._unwanted(result)):
+                if not self._unwanted(result):
                     self._meter.recovered += 1
                     return result
         finally:
@@ -210,7 +210,7 @@ class Retry(Policy):
                 except Exception as raised:  # noqa: BLE001 - see above
                     result, error = None, raised
                     continue
-                if not (self._plan.on_result is not None and self._unwanted(result)):
+                if not self._unwanted(result):
                     self._meter.recovered += 1
                     return result
         finally:
@@ -227,11 +227,8 @@ class Retry(Policy):
         """What comes after an attempt that gave this error, or this unwanted result."""
         now = CLOCK.now()
         failed = run.attempts
-        delay = (
-            run.after_result(result, now, deadline_at())
-            if error is None
-            else run.after_error(error, now, deadline_at())
-        )
+        limit = deadline_at()
+        delay = run.after_result(result, now, limit) if error is None else run.after_error(error, now, limit)
         if not isinstance(delay, Stop):
             self._meter.retries += 1
             kind = None if error is None else type(error).__name__
@@ -375,12 +372,8 @@ def retry(
     """
     if function is not None:
         if isinstance(function, type) and issubclass(function, BaseException):
-            refuse(
-                "retry",
-                "first argument",
-                function,
-                f"a function. To choose exceptions write retry(on={function.__name__})",
-            )
+            hint = f"a function. To choose exceptions write retry(on={function.__name__})"
+            refuse("retry", "first argument", function, hint)
         if isinstance(function, str) or not (callable(function) or isinstance(function, (staticmethod, classmethod))):
             refuse("retry", "first argument", function, "a function; settings have names, as in retry(attempts=5)")
     check = Checker("retry", name)

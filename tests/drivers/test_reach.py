@@ -54,6 +54,16 @@ def block_on_lock() -> None:
 SOCKETS = socket.socketpair()
 PIPE = os.pipe()
 
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_in_the_end() -> Iterator[None]:
+    yield
+    for end in SOCKETS:
+        end.close()
+    for descriptor in PIPE:
+        os.close(descriptor)
+
+
 BLOCKING: dict[str, Callable[[], object]] = {
     "sleep": lambda: time.sleep(LONG),
     "lock": block_on_lock,

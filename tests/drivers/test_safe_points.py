@@ -13,6 +13,9 @@ from resilient.drivers import safe_points
 from resilient.drivers.safe_points import GRACE, INTERRUPTIBLE, Fate, Hesitation, fate
 from tests.drivers.interrupt_kit import in_package
 
+STEP = 1 / 256
+STEPS_TO_GRACE = 13  # 13 / 256 is the first to pass 0.05
+
 LIBRARY = os.path.dirname(threading.__file__)
 
 
@@ -35,6 +38,10 @@ def call(function: Callable[[], Any]) -> Any:
     return function()
 
 
+def own_frame() -> FrameType:
+    return sys._getframe()
+
+
 def innermost() -> FrameType:
     return sys._getframe(1)
 
@@ -47,8 +54,7 @@ class TestWhereAnInterruptWaits:
         assert waits(in_package(lambda: sys._getframe())())
 
     def test_not_in_user_code_that_ours_called(self) -> None:
-        users = lambda: sys._getframe()  # noqa: E731
-        assert not waits(in_package(lambda: users())())
+        assert not waits(in_package(lambda: own_frame())())
 
     def test_in_a_library_function_that_ours_called(self) -> None:
         drawn = in_library(lambda: sys._getframe(), "random.py")
@@ -59,7 +65,7 @@ class TestWhereAnInterruptWaits:
         assert not waits(call(drawn))
 
     def test_not_in_a_function_of_ours_that_is_listed_nor_in_what_it_calls(self) -> None:
-        read = in_library(lambda: sys._getframe(), "socket.py")
+        read: Callable[[], FrameType] = in_library(lambda: sys._getframe(), "socket.py")
         listed = in_package(lambda: (sys._getframe(), read()))
         INTERRUPTIBLE.add(listed.__code__)
         try:
@@ -139,15 +145,15 @@ class TestHowLongItWaits:
             now[0] += step
         return most
 
-    def library(self) -> FrameType:
+    def library(self) -> Any:
         return in_library(lambda: sys._getframe(), "queue.py")()
 
-    def ours(self) -> FrameType:
+    def ours(self) -> Any:
         return in_package(lambda: sys._getframe())()
 
     def test_in_the_standard_library_it_waits_for_the_grace(self, now: list[float]) -> None:
-        assert self.refusals(now, self.library(), GRACE / 16) == 16
-        assert self.refusals(now, Moving(self.library()), GRACE / 16) == 16
+        assert self.refusals(now, self.library(), STEP) == STEPS_TO_GRACE
+        assert self.refusals(now, Moving(self.library()), STEP) == STEPS_TO_GRACE
 
     def test_time_in_which_nothing_ran_does_not_count(self, now: list[float]) -> None:
         assert self.refusals(now, Moving(self.library()), 10 * GRACE) > 5
@@ -157,18 +163,18 @@ class TestHowLongItWaits:
         hesitation, frame = Hesitation(), self.library()
         for _ in range(100):
             assert hesitation.put_off(frame, (), object())
-            now[0] += GRACE / 16
+            now[0] += STEP
 
     def test_our_own_code_is_left_alone_for_as_long_as_it_moves(self, now: list[float]) -> None:
-        assert self.refusals(now, Moving(self.ours()), GRACE / 16) == 1000
+        assert self.refusals(now, Moving(self.ours()), STEP) == 1000
 
     def test_a_blocking_call_in_our_own_code_is_broken(self, now: list[float]) -> None:
-        assert self.refusals(now, self.ours(), GRACE / 16) == 16
+        assert self.refusals(now, self.ours(), STEP) == STEPS_TO_GRACE
 
     def test_a_thread_that_stands_still_is_not_thrown_at(self, now: list[float]) -> None:
-        assert self.refusals(now, self.ours(), GRACE / 16, thrown=True) == 1000
-        assert self.refusals(now, self.library(), GRACE / 16, thrown=True) == 1000
-        assert self.refusals(now, Moving(self.library()), GRACE / 16, thrown=True) == 16
+        assert self.refusals(now, self.ours(), STEP, thrown=True) == 1000
+        assert self.refusals(now, self.library(), STEP, thrown=True) == 1000
+        assert self.refusals(now, Moving(self.library()), STEP, thrown=True) == STEPS_TO_GRACE
 
 
 class Recorder:
