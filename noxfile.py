@@ -51,7 +51,7 @@ def tests(session: nox.Session) -> None:
         old.unlink()
     env = {"COVERAGE_FILE": str(data)}
     # pytest loads our own plugin before any coverage plugin could start, so coverage starts pytest.
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs, env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []), env=env)
 

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Final, Self
 
 from resilient.core.clock import CLOCK
-from resilient.demo.script import Health, Lot, Script
+from resilient.demo.script import Health, Lot, Script, Stage
 
 _REASONS: Final = {200: "OK", 503: "Service Unavailable"}
 
@@ -53,16 +53,20 @@ class Upstream:
             connection.close()
 
     async def follow_script(self) -> None:
-        """Open and close the socket as the script says."""
+        """Take the upstream through the stages, each at its time."""
         for stage in self.script.stages:
             await asyncio.sleep(max(0.0, stage.start - self.elapsed()))
-            if stage.health.reach == "refused":
-                self._close()
-                # A socket that is bound but does not listen refuses connections, and keeps the port from being
-                # given to anybody else, our own clients included.
-                self._socket = _bound(self.port)
-            elif self._socket is not None and not self._accepts:
-                self._listen(self._socket)
+            self.enter(stage)
+
+    def enter(self, stage: Stage) -> None:
+        """Open or close the socket as this stage asks for."""
+        if stage.health.reach == "refused":
+            self._close()
+            # A socket that is bound but does not listen refuses connections, and keeps the port from being
+            # given to anybody else, our own clients included.
+            self._socket = _bound(self.port)
+        elif self._socket is not None and not self._accepts:
+            self._listen(self._socket)
 
     def _listen(self, listener: socket.socket) -> None:
         listener.listen(256)
@@ -105,8 +109,9 @@ class Upstream:
             request += part
         client, number = _who(request.decode("latin-1"))
         health = self.health()
-        if health.dead:
+        if health.reach == "hanging":
             await loop.sock_recv(connection, 1)
+        if health.dead:
             return
         self._visits[client, number] += 1
         lot = self.script.lot(health, number, self._visits[client, number])

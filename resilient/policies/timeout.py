@@ -208,10 +208,12 @@ class Timeout(Policy):
     def _is_over(self, block: Block, error: BaseException | None) -> bool:
         """Leave the block; it may raise what an enclosing timeout is owed, and then this call was in time."""
         try:
-            return block.exit(error)
+            over = block.exit(error)
         except BaseException:
             self._meter.completed += 1
             raise
+        # Elsewhere than on the main thread nothing breaks a blocking call, and it may have been the last thing done.
+        return over or (self._always and error is None and CLOCK.now() >= block.deadline)
 
     def _expired(self, operation: Operation) -> TimeoutExceededError:
         self._meter.timed_out += 1

@@ -63,29 +63,40 @@ def test_each_client_has_visits_of_its_own() -> None:
 
 @pytest.mark.realtime
 def test_the_upstream_goes_down_hangs_and_comes_back_on_the_same_port() -> None:
-    stages = (
-        Stage("up", "", UP, 0.0, 0.2),
-        Stage("down", "", DOWN, 0.2, 0.4),
-        Stage("hung", "", HUNG, 0.4, 0.6),
-        Stage("up again", "", UP, 0.6, 9.0),
-    )
+    script = Played()
 
     async def main() -> None:
-        async with Upstream(Played(*stages)) as upstream:
+        async with Upstream(script) as upstream:
             client = HttpClient("test", upstream)
-            following = asyncio.ensure_future(upstream.follow_script())
+
+            def begin(health: Health) -> None:
+                script.stages = (Stage("now", "", health, 0.0, 30.0),)
+                upstream.enter(script.stages[0])
+
             assert "in_stock" in await client.get(1)
-            await asyncio.sleep(0.3 - upstream.elapsed())
+            begin(DOWN)
             with pytest.raises(ConnectionRefusedError):
                 await client.get(2)
-            await asyncio.sleep(0.45 - upstream.elapsed())
+            begin(HUNG)
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
+                async with asyncio.timeout(0.1):
                     await client.get(3)
-            await asyncio.sleep(0.65 - upstream.elapsed())
+            begin(UP)
             assert "in_stock" in await client.get(4)
-            await following
             assert (client.attempts, client.in_vain) == (4, 2)
+
+    asyncio.run(main())
+
+
+@pytest.mark.realtime
+def test_the_script_is_followed_to_its_end() -> None:
+    async def main() -> None:
+        stages = Stage("up", "", UP, 0.0, 0.05), Stage("down", "", DOWN, 0.05, 0.1)
+        async with Upstream(Played(*stages)) as upstream:
+            await upstream.follow_script()
+            assert upstream.elapsed() >= 0.05
+            with pytest.raises(ConnectionRefusedError):
+                await HttpClient("test", upstream).get(1)
 
     asyncio.run(main())
 

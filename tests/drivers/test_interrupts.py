@@ -318,7 +318,10 @@ class TestVirtualTime:
 
     @pytest.mark.realtime
     def test_time_moved_by_another_thread_interrupts_this_one(self) -> None:
+        started = threading.Event()
+
         def move() -> None:
+            started.wait()
             time.sleep(SHORT)
             clock.instant += 2.0
             fire_due()
@@ -328,7 +331,7 @@ class TestVirtualTime:
             mover.start()
             began = time.monotonic()
             with pytest.raises(TimesUp):
-                guarded(1.0, lambda: time.sleep(LONG))
+                guarded(1.0, lambda: (started.set(), time.sleep(LONG)))
             mover.join()
         assert time.monotonic() - began < SLACK
 

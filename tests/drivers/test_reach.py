@@ -265,7 +265,7 @@ class TestFork:
 
     @pytest.mark.realtime
     def test_parent_and_child_both_interrupt_blocks_that_were_open_when_they_parted(self) -> None:
-        with pytest.raises(TimesUp), Limit(0.1):
+        with pytest.raises(TimesUp), Limit(0.3):
             child = self.fork(lambda: time.sleep(LONG))
             time.sleep(LONG)
         assert self.succeeded(child)
@@ -273,7 +273,7 @@ class TestFork:
     @pytest.mark.realtime
     def test_a_child_of_another_thread_interrupts_its_code(self) -> None:
         def body() -> int:
-            with pytest.raises(TimesUp), Limit(0.1, always=True):
+            with pytest.raises(TimesUp), Limit(0.3, always=True):
                 child = self.fork(loop_forever)
                 loop_forever()
             return child
