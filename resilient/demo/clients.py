@@ -97,7 +97,8 @@ def policies(pace: Pace, seed: int, registry: Registry) -> Pipeline:
         total_timeout=pace.total_timeout,
         retry=retry(attempts=ATTEMPTS, backoff=backoff, registry=registry),
         circuit_breaker=circuit_breaker(
-            consecutive_failures=12,
+            # More than the workers could bring about at once, if this process stands still for a moment.
+            consecutive_failures=2 * WORKERS,
             failure_rate=0.6,
             window_calls=100,
             minimum_calls=50,

@@ -54,6 +54,8 @@ _BRIEFLY_LOCKING: Final = (
     "threading.py",
     "weakref.py",
 )
+# The tracer of coverage.py holds a lock while it notes a new file: interrupted there, it would hold it for ever.
+_TRACER: Final = f"{os.sep}coverage{os.sep}collector.py"
 _IMPORT_SYSTEM: Final = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
 
 # The instruction of a `with` or `try` that follows the call which opened a block starts at most this far on.
@@ -190,7 +192,7 @@ def _hold(frame: FrameType | None, block_frames: Collection[FrameType | None]) -
             break
         code = frame.f_code
         filename = code.co_filename
-        if code.co_name == "__del__":
+        if code.co_name == "__del__" or (frame is innermost and filename.endswith(_TRACER)):
             return _Hold.OURS
         if filename.startswith(_PACKAGE):
             if only_library_so_far:

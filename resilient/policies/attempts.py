@@ -68,6 +68,11 @@ class Attempts:
         self._delay = 0.0
         self._error: Exception | None = None
 
+    def __del__(self) -> None:
+        # Left between two attempts, by a `break` behind the block: nobody else says how it ended.
+        if self._state == "failed" or (self._state == "handed out" and self._run is not None and self._run.attempts > 1):
+            self.end(self._error or GeneratorExit())
+
     def __iter__(self) -> Self:
         return self
 

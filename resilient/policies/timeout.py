@@ -281,7 +281,9 @@ class _TimeoutScope(Scope):
     def pause(self, error: BaseException | None) -> BaseException | None:
         block, self._block = self._block, None
         try:
-            late = block.exit(error) if block is not None else error is None and CLOCK.now() >= self._at
+            late = block is not None and block.exit(error)
+            if not late and error is None and (block is None or self._timeout._always):
+                late = CLOCK.now() >= self._at
         finally:
             self._restore_deadline()
         return self._expired() if late else None

@@ -34,6 +34,8 @@ run.Upstream = Upstream
 sys.exit(main(sys.argv[1:]))
 """
 SETTINGS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED")
+# Seconds that a busy machine may need to start a program.
+PATIENCE = 60.0
 HOME = Path(resilient.__file__).parent.parent
 
 
@@ -42,7 +44,7 @@ def environment(**changes: str) -> dict[str, str]:
     return {**plain, "PYTHONPATH": str(HOME), "PYTHONWARNINGS": "error", **changes}
 
 
-def call(*args: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+def call(*args: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *args], capture_output=True, text=True, timeout=timeout, env=environment(), check=False
     )
@@ -55,13 +57,13 @@ def in_terminal(*args: str, before: tuple[str, ...] = tuple(COMMAND), **changes:
     with subprocess.Popen([*before, *args], stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=env) as process:
         os.close(theirs)
         written = _read_all(ours)
-        return process.wait(10.0), written
+        return process.wait(PATIENCE), written
 
 
 def _read_all(terminal: int) -> str:
     chunks = []
     try:
-        while select.select([terminal], [], [], 15.0)[0]:
+        while select.select([terminal], [], [], PATIENCE)[0]:
             chunk = os.read(terminal, 65536)
             if not chunk:
                 break
@@ -133,7 +135,7 @@ def test_in_a_pipe_it_writes_calm_lines_without_escape_codes_and_ends_in_time() 
 
     assert ended.returncode == 0
     assert ended.stderr == ""
-    assert time.monotonic() - began < 2.0 + 3.0
+    assert time.monotonic() - began < 2.0 + 8.0
     assert "\x1b" not in ended.stdout
     seconds = [line for line in ended.stdout.splitlines() if re.match(r" +\d+ [a-z]+ +(closed|open|half-open) ", line)]
     assert len(seconds) == 2
@@ -182,7 +184,7 @@ def test_ctrl_c_ends_it_well_with_the_summary(form: str) -> None:
         assert process.stderr is not None
         assert process.stderr.readline() == "running\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=5.0)
+        out, err = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 0
     assert err == ""
@@ -209,7 +211,7 @@ def test_a_closed_pipe_ends_it_without_a_traceback(args: tuple[str, ...]) -> Non
         if "--plain" in args:
             assert "Two clients" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(10.0) == 141
+        assert process.wait(PATIENCE) == 141
         assert process.stderr.read() == ""
 
 

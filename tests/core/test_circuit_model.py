@@ -304,5 +304,5 @@ class Circuits(RuleBasedStateMachine):
 
 TestCircuits = Circuits.TestCase
 TestCircuits.settings = settings(
-    max_examples=150, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow], deadline=None
+    max_examples=100, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow], deadline=None
 )

@@ -49,7 +49,7 @@ def test_rows_show_calls_failures_retries_and_refusals_as_the_policies_count_the
     async def calls() -> None:
         for _ in range(6):
             await inventory.call_async(fine)
-        for _ in range(3):
+        for _ in range(5):
             with pytest.raises((ConnectionRefusedError, CircuitOpenError)):
                 await inventory.call_async(broken)
 
@@ -59,15 +59,15 @@ def test_rows_show_calls_failures_retries_and_refusals_as_the_policies_count_the
         now = registry.snapshot()
         table = {row.label: row for row in rows(NAME, now, before, [0.1, 0.3], [0.02])}
 
-    # The breaker opens at the twelfth failure: the third of these calls gets two more attempts, then a refusal.
-    assert table["pipeline inventory"].calls == 9
-    assert table["pipeline inventory"].failing == pytest.approx(3 / 9)
+    # The breaker opens at failure 24: the fifth of the broken calls gets four attempts, and then a refusal.
+    assert table["pipeline inventory"].calls == 11
+    assert table["pipeline inventory"].failing == pytest.approx(5 / 11)
     assert table["pipeline inventory"].p50 == 0.02
-    assert table["retry"].retries == 2 * (ATTEMPTS - 1) + 2
+    assert table["retry"].retries == 4 * (ATTEMPTS - 1) + 4
     assert table["circuit breaker"].refused == 1
     assert table["circuit breaker"].tone == "bad"
-    assert table["circuit breaker"].calls == 6 + 12 + 1
-    assert table["attempt timeout 0.25 s"].calls == 6 + 12
+    assert table["circuit breaker"].calls == 6 + 24 + 1
+    assert table["attempt timeout 0.25 s"].calls == 6 + 24
     assert table["attempt timeout 0.25 s"].p99 == 0.3
 
 

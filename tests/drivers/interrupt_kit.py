@@ -19,7 +19,7 @@ from resilient.drivers.interrupts import Block, can_interrupt
 
 SHORT = 0.02
 LONG = 5.0
-SLACK = 1.0
+SLACK = 2.5
 
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., object])

@@ -106,6 +106,11 @@ class TestWhereAnInterruptWaits:
     def test_not_for_the_bottom_of_a_thread(self, name: str) -> None:
         assert not waits(in_library(lambda: call(innermost), "threading.py", name)())
 
+    def test_in_the_tracer_of_coverage_which_locks_while_it_notes_a_file(self) -> None:
+        tracer = os.path.join(LIBRARY, "site-packages", "coverage", "collector.py")
+        assert waits(placed(own_frame, tracer, "lock_data")())
+        assert not waits(placed(lambda: call(innermost), os.path.join("app", "coverage.py"))())
+
     def test_in_a_finalizer_where_an_exception_is_dropped(self) -> None:
         frames: list[FrameType] = []
 

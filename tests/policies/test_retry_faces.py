@@ -78,6 +78,21 @@ class TestAttempts:
         assert policy.snapshot()["calls"]["first_try"] == 1  # type: ignore[index]
         assert private.snapshot()["pipeline"]["loop"]["active"] == 0
 
+    @pytest.mark.parametrize("attempts", [1, 2])
+    def test_a_loop_left_between_two_attempts_is_not_under_way_any_more(
+        self, attempts: int, private: Registry, fake_clock: FakeClock
+    ) -> None:
+        for attempt in retry(attempts=5, name="loop", registry=private):
+            if attempt.number == 2:
+                break
+            with attempt:
+                raise ConnectionError
+            if attempts == 1:
+                break
+        counted: Any = private.snapshot()["pipeline"]["loop"]
+        assert counted["active"] == 0
+        assert (counted["calls"]["failure"], counted["calls"]["cancelled"]) == ((1, 0) if attempts == 1 else (0, 1))
+
     def test_two_loops_over_one_policy_do_not_meet(self, private: Registry, fake_clock: FakeClock) -> None:
         policy = retry(attempts=2, registry=private)
         pairs = []
@@ -166,7 +181,7 @@ class TestAttempts:
         self, fake_clock: FakeClock
     ) -> None:
         outcomes: set[str] = set()
-        for instruction in count(-1):
+        for instruction in count():
             registry = Registry()
             policy = retry(attempts=2, backoff=1.0, attempt_timeout=3.0, name="loop", registry=registry)
 
