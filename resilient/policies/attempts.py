@@ -70,7 +70,8 @@ class Attempts:
 
     def __del__(self) -> None:
         # Left between two attempts, by a `break` behind the block: nobody else says how it ended.
-        if self._state == "failed" or (self._state == "handed out" and self._run is not None and self._run.attempts > 1):
+        begun = self._run is not None and self._run.attempts > 1
+        if begun and self._state in ("failed", "handed out"):
             self.end(self._error or GeneratorExit())
 
     def __iter__(self) -> Self:

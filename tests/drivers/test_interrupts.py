@@ -320,6 +320,10 @@ class TestVirtualTime:
     def test_time_moved_by_another_thread_interrupts_this_one(self) -> None:
         started = threading.Event()
 
+        def body() -> None:
+            started.set()
+            time.sleep(LONG)
+
         def move() -> None:
             started.wait()
             time.sleep(SHORT)
@@ -331,7 +335,7 @@ class TestVirtualTime:
             mover.start()
             began = time.monotonic()
             with pytest.raises(TimesUp):
-                guarded(1.0, lambda: (started.set(), time.sleep(LONG)))
+                guarded(1.0, body)
             mover.join()
         assert time.monotonic() - began < SLACK
 

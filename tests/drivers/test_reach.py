@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from resilient.drivers import interrupts, reach
-from resilient.drivers.interrupts import can_interrupt
+from resilient.drivers.interrupts import TimeoutInterrupt, can_interrupt
 from resilient.drivers.reach import Reach
 from tests.drivers.interrupt_kit import (
     LONG,

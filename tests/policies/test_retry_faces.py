@@ -82,13 +82,16 @@ class TestAttempts:
     def test_a_loop_left_between_two_attempts_is_not_under_way_any_more(
         self, attempts: int, private: Registry, fake_clock: FakeClock
     ) -> None:
-        for attempt in retry(attempts=5, name="loop", registry=private):
-            if attempt.number == 2:
-                break
-            with attempt:
-                raise ConnectionError
-            if attempts == 1:
-                break
+        def loop() -> None:
+            for attempt in retry(attempts=5, name="loop", registry=private):
+                if attempt.number == 2:
+                    break
+                with attempt:
+                    raise ConnectionError
+                if attempts == 1:
+                    break
+
+        loop()
         counted: Any = private.snapshot()["pipeline"]["loop"]
         assert counted["active"] == 0
         assert (counted["calls"]["failure"], counted["calls"]["cancelled"]) == ((1, 0) if attempts == 1 else (0, 1))
