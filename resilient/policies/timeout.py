@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 from resilient.blocks import holder_of
 from resilient.core.checks import Checker, Seconds, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.deadline import DEADLINE, Deadline, deadline_at
+from resilient.core.deadline import DEADLINE, Deadline
 from resilient.core.meters import TimeoutMeter
 from resilient.drivers.helper_threads import HelperCall
 from resilient.drivers.interrupts import Block, can_interrupt
@@ -179,14 +179,13 @@ class Timeout(Policy):
             at = CLOCK.now() + self._seconds
             token = _shorten_deadline(at)
             context = copy_context()
-            until = deadline_at()
             try:
                 body = HelperCall(lambda: context.run(call, args, kwargs), self._orphan_ended)
             finally:
                 if token is not None:
                     DEADLINE.reset(token)
             try:
-                in_time = body.wait_until(until)
+                in_time = body.wait_until(at)
             except BaseException:
                 self._abandon(body)
                 self._meter.completed += 1
