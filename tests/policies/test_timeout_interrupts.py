@@ -119,6 +119,7 @@ class TestOnTheMainThread:
             fake_clock.advance(5.0)
         assert current_deadline() is None
 
+    @pytest.mark.torture
     def test_where_the_application_has_the_signal_only_the_deadline_is_left(
         self, private: Registry, fake_clock: FakeClock
     ) -> None:
