@@ -150,22 +150,22 @@ class TestHowLongItWaits:
             now[0] += step
         return most
 
-    def library(self) -> Any:
+    def in_the_library(self) -> Any:
         return in_library(lambda: sys._getframe(), "queue.py")()
 
     def ours(self) -> Any:
         return in_package(lambda: sys._getframe())()
 
     def test_in_the_standard_library_it_waits_for_the_grace(self, now: list[float]) -> None:
-        assert self.refusals(now, self.library(), STEP) == STEPS_TO_GRACE
-        assert self.refusals(now, Moving(self.library()), STEP) == STEPS_TO_GRACE
+        assert self.refusals(now, self.in_the_library(), STEP) == STEPS_TO_GRACE
+        assert self.refusals(now, Moving(self.in_the_library()), STEP) == STEPS_TO_GRACE
 
     def test_time_in_which_nothing_ran_does_not_count(self, now: list[float]) -> None:
-        assert self.refusals(now, Moving(self.library()), 10 * GRACE) > 5
+        assert self.refusals(now, Moving(self.in_the_library()), 10 * GRACE) > 5
         assert self.refusals(now, self.ours(), 10 * GRACE) > 5
 
     def test_each_block_has_a_grace_of_its_own(self, now: list[float]) -> None:
-        hesitation, frame = Hesitation(), self.library()
+        hesitation, frame = Hesitation(), self.in_the_library()
         for _ in range(100):
             assert hesitation.put_off(frame, (), object())
             now[0] += STEP
@@ -178,8 +178,8 @@ class TestHowLongItWaits:
 
     def test_a_thread_that_stands_still_is_not_thrown_at(self, now: list[float]) -> None:
         assert self.refusals(now, self.ours(), STEP, thrown=True) == 1000
-        assert self.refusals(now, self.library(), STEP, thrown=True) == 1000
-        assert self.refusals(now, Moving(self.library()), STEP, thrown=True) == STEPS_TO_GRACE
+        assert self.refusals(now, self.in_the_library(), STEP, thrown=True) == 1000
+        assert self.refusals(now, Moving(self.in_the_library()), STEP, thrown=True) == STEPS_TO_GRACE
 
 
 class Recorder:
