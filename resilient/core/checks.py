@@ -15,7 +15,7 @@ from resilient.errors import ConfigurationError, RejectedError
 
 Seconds = float | int | timedelta
 Function = TypeVar("Function", bound=Callable[..., object])
-Matcher = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], object]
+Matcher = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], object]
 
 
 class Shown(str):
@@ -142,7 +142,7 @@ class Checker:
         return value
 
 
-def matches(on: Matcher, error: BaseException) -> bool:
+def matches(on: Matcher, error: Exception) -> bool:
     """Does `on` select this exception? The predicate's own errors propagate."""
     if isinstance(on, (type, tuple)):
         return isinstance(error, on)

@@ -20,6 +20,16 @@ SignalHandler = Callable[[int, FrameType | None], None]
 _SIGNAL: Final[signal.Signals | None] = getattr(signal, "SIGURG", None) if hasattr(signal, "pthread_kill") else None
 
 
+# Before 3.13 only an exception that is raised lowers the flag by which a thread looks for one; clearing it raises the
+# flag for good. The thread is slow from then on, and on 3.11, traced, it turns round in one place for ever.
+_CLEARING_STICKS: Final = sys.version_info < (3, 13)
+_TURNS: Final = 1000
+
+
+class _Dropped(BaseException):
+    """Takes the place of an interrupt that is taken back, to be raised and caught at once."""
+
+
 class Reach(IntEnum):
     """What can be done to a thread; the greater includes the smaller."""
 
@@ -64,8 +74,19 @@ def throw(thread_id: int, error: type[BaseException]) -> None:
 
 
 def retract(thread_id: int) -> None:
-    """Take back what `throw` set, where it has not been raised yet."""
-    _clear_async_exc()(thread_id, None)
+    """Take back what `throw` set for this thread, where it has not been raised yet."""
+    if not _CLEARING_STICKS:
+        _clear_async_exc()(thread_id, None)
+        return
+    try:
+        _set_async_exc()(thread_id, _Dropped)
+        for _ in range(_TURNS):
+            pass
+    except _Dropped:
+        pass
+    except BaseException:
+        _clear_async_exc()(thread_id, None)
+        raise
 
 
 def _can_throw() -> bool:

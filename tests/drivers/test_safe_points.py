@@ -66,7 +66,7 @@ class TestWhereAnInterruptWaits:
 
     def test_not_in_a_function_of_ours_that_is_listed_nor_in_what_it_calls(self) -> None:
         read: Callable[[], FrameType] = in_library(lambda: sys._getframe(), "socket.py")
-        listed = in_package(lambda: (sys._getframe(), read()))
+        listed: Any = in_package(lambda: (sys._getframe(), read()))
         INTERRUPTIBLE.add(listed.__code__)
         try:
             assert not any(waits(frame) for frame in listed())
