@@ -112,7 +112,7 @@ class Block:
         self.frame = None
         if record.due is self:
             record.due = self.previous
-        if not self.settled and blocks and blocks[-1] is self:
+        if blocks and blocks[-1] is self:
             try:
                 self.token.pop()
             except IndexError:

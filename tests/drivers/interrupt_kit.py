@@ -146,3 +146,7 @@ def loop_forever() -> None:
 def call_forever() -> None:
     while True:
         len(())
+
+
+def pretend_that_an_interrupt_is_on_its_way(block: Block) -> None:
+    assert interrupts._here.record._take_token(block)

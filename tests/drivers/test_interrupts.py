@@ -26,6 +26,7 @@ from tests.drivers.interrupt_kit import (
     hand_moved_time,
     in_package,
     nothing_is_left,
+    pretend_that_an_interrupt_is_on_its_way,
 )
 
 __all__ = ["nothing_is_left"]
@@ -84,6 +85,26 @@ class TestNesting:
                 fire_due()
             assert caught.value.block is outer.block
 
+    def test_a_block_that_is_being_left_is_not_interrupted_once_more(self) -> None:
+        with hand_moved_time() as clock:
+            with pytest.raises(TimesUp) as caught, Limit(1.0) as outer, Limit(2.0):
+                clock.instant += 1.5
+                with pytest.raises(TimeoutInterrupt):
+                    fire_due()
+                clock.instant += 1.5
+                fire_due()
+            assert caught.value.block is outer.block
+
+    def test_an_enclosing_interrupt_passes_a_block_that_swallowed_its_own(self) -> None:
+        with hand_moved_time() as clock:
+            with pytest.raises(TimesUp) as caught, Limit(2.0) as outer, Limit(1.0):
+                clock.instant += 1.5
+                with pytest.raises(TimeoutInterrupt):
+                    fire_due()
+                clock.instant += 1.5
+                fire_due()
+            assert caught.value.block is outer.block
+
     def test_leaving_a_block_raises_the_interrupt_of_an_enclosing_one_that_is_due(self) -> None:
         with hand_moved_time() as clock:
             with pytest.raises(TimesUp) as caught, Limit(2.0) as outer:
@@ -94,10 +115,6 @@ class TestNesting:
                 assert passed.value.block is outer.block
                 raise passed.value
             assert caught.value.block is outer.block
-
-
-def pretend_that_an_interrupt_is_on_its_way(block: Block) -> None:
-    assert interrupts._here.record._take_token(block)
 
 
 class TestTheVerdict:

@@ -31,6 +31,7 @@ from tests.drivers.interrupt_kit import (
     loop_forever,
     nothing_is_left,
     on_another_thread,
+    pretend_that_an_interrupt_is_on_its_way,
 )
 
 __all__ = ["nothing_is_left"]
@@ -281,6 +282,22 @@ class TestFork:
     @pytest.mark.realtime
     def test_parent_and_child_both_interrupt_blocks_that_were_open_when_they_parted(self) -> None:
         assert self.outcome_here_and_in_a_child(0.2, False, lambda: time.sleep(LONG)) == (True, True)
+
+    def test_a_child_is_sent_again_what_was_on_its_way_to_the_parent(self) -> None:
+        with hand_moved_time() as clock:
+            limit = Limit(1.0)
+            with pytest.raises(TimesUp), limit:
+                clock.instant += 2.0
+                pretend_that_an_interrupt_is_on_its_way(limit.block)
+                child = os.fork()
+                if child == 0:
+                    try:
+                        time.sleep(LONG)
+                    except TimeoutInterrupt:
+                        os._exit(0)
+                    finally:
+                        os._exit(1)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     @pytest.mark.realtime
     def test_so_do_those_that_parted_on_another_thread(self) -> None:
