@@ -27,6 +27,7 @@ from resilient.policies.circuit_breaker import CircuitBreaker, circuit_breaker
 from resilient.policies.failover import Failover, failover
 from resilient.policies.fallback import Fallback, fallback
 from resilient.policies.hedge import Hedge, hedge, percentile
+from resilient.policies.rate_limiter import RateLimiter, rate_limiter
 from resilient.policies.retry import Retry, retry
 from resilient.policies.stale import Stale, stale
 from resilient.policies.standard import standard_pipeline
@@ -36,49 +37,15 @@ from resilient.registry import Registry, registry
 
 __version__ = "0.1.0"
 
+# On one screen.
+# fmt: off
 __all__ = [
-    "Attempt",
-    "Bulkhead",
-    "BulkheadFullError",
-    "CircuitBreaker",
-    "CircuitOpenError",
-    "CircuitState",
-    "ConfigurationError",
-    "Deadline",
-    "Event",
-    "Failover",
-    "Fallback",
-    "Hedge",
-    "Pipeline",
-    "Policy",
-    "RateLimitedError",
-    "Registry",
-    "RejectedError",
-    "ResilienceError",
-    "Retry",
-    "RetryBudget",
-    "RetryExhaustedError",
-    "Stale",
-    "Throttle",
-    "ThrottledError",
-    "Timeout",
-    "TimeoutExceededError",
-    "adaptive",
-    "bulkhead",
-    "circuit_breaker",
-    "current_deadline",
-    "failover",
-    "fallback",
-    "hedge",
-    "patch",
-    "percentile",
-    "pipeline",
-    "registry",
-    "retry",
-    "stale",
-    "standard_pipeline",
-    "subscribe",
-    "throttle",
-    "timeout",
+    "Attempt", "Bulkhead", "BulkheadFullError", "CircuitBreaker", "CircuitOpenError", "CircuitState",
+    "ConfigurationError", "Deadline", "Event", "Failover", "Fallback", "Hedge", "Pipeline", "Policy",
+    "RateLimitedError", "RateLimiter", "Registry", "RejectedError", "ResilienceError", "Retry", "RetryBudget",
+    "RetryExhaustedError", "Stale", "Throttle", "ThrottledError", "Timeout", "TimeoutExceededError", "adaptive",
+    "bulkhead", "circuit_breaker", "current_deadline", "failover", "fallback", "hedge", "patch", "percentile",
+    "pipeline", "rate_limiter", "registry", "retry", "stale", "standard_pipeline", "subscribe", "throttle", "timeout",
     "unpatch",
 ]
+# fmt: on

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-
 # Times are sums of many intervals: a slot that is so little late is not late.
 _ROUNDING: Final = 1e-9
 

@@ -11,7 +11,7 @@ guarded generator or an abandoned task, which gives its permit back. Only calls,
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from threading import RLock

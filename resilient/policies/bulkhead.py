@@ -394,6 +394,7 @@ def bulkhead(
         max_queue=max_queue,
         queue_timeout=check.optional_seconds("queue_timeout", queue_timeout),
     )
+    check.instance("registry", registry, Registry)
     if name is None:
         return Bulkhead(None, settings, registry)
     return registry.obtain(Bulkhead.kind, name, lambda: Bulkhead(name, settings, registry))

@@ -250,6 +250,7 @@ def failover(
         ['all about otters']
     """
     check = Checker("failover", name)
+    check.instance("registry", registry, Registry)
     for provider in providers:
         if not _is_provider(provider):
             refuse(check.policy, "providers", provider, 'pairs of a name and a function, as in ("primary", fetch)')

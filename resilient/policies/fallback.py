@@ -335,6 +335,7 @@ def fallback(
         on_result=check.optional_function("on_result", on_result, "a function (result) -> bool"),
         pass_error=pass_error,
     )
+    check.instance("registry", registry, Registry)
     if name is None:
         return Fallback(None, settings, registry)
     return registry.obtain(Fallback.kind, name, lambda: Fallback(name, settings, registry))

@@ -351,6 +351,7 @@ def hedge(
         on=check.matcher("on", on),
         budget=budget,
     )
+    check.instance("registry", registry, Registry)
     if name is None:
         return Hedge(None, settings, registry)
     return registry.obtain(Hedge.kind, name, lambda: Hedge(name, settings, registry))

@@ -248,6 +248,7 @@ def rate_limiter(
         key=check.optional_function("key", key, "a function of the call's arguments"),
         max_keys=check.whole("max_keys", max_keys),
     )
+    check.instance("registry", registry, Registry)
     if name is None:
         return RateLimiter(None, settings, registry)
     return registry.obtain(RateLimiter.kind, name, lambda: RateLimiter(name, settings, registry))

@@ -228,10 +228,7 @@ class Retry(Policy):
         now = CLOCK.now()
         failed = run.attempts
         limit = deadline_at()
-        if error is None:
-            delay = run.after_result(result_in(result), now, limit)
-        else:
-            delay = run.after_error(error, now, limit)
+        delay = run.after_result(result_in(result), now, limit) if error is None else run.after_error(error, now, limit)
         if not isinstance(delay, Stop):
             self._meter.retries += 1
             kind = None if error is None else type(error).__name__

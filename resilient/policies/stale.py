@@ -356,6 +356,7 @@ def stale(
     )
     if settings.max_stale < settings.ttl:
         contradiction(check.policy, "ttl and max_stale", (ttl, max_stale), "max_stale must be at least ttl")
+    check.instance("registry", registry, Registry)
     if name is None:
         return Stale(None, settings, registry)
     return registry.obtain(Stale.kind, name, lambda: Stale(name, settings, registry))

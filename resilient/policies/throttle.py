@@ -199,6 +199,7 @@ def throttle(
         max_rejection=check.rate("max_rejection", max_rejection),
         on=check.matcher("on", on),
     )
+    check.instance("registry", registry, Registry)
     if name is None:
         return Throttle(None, settings, registry)
     return registry.obtain(Throttle.kind, name, lambda: Throttle(name, settings, registry))

@@ -21,7 +21,7 @@ def waits(gcra: Gcra, arrivals: list[float], longest: float = 100.0) -> list[flo
 
 
 @pytest.mark.parametrize(
-    ("limit", "period", "burst", "arrivals", "expected"),
+    "limit, period, burst, arrivals, expected",
     [
         (5, 1.0, 1, [0, 0, 0], [0, 0.2, 0.4]),
         (5, 1.0, 1, [0, 0.1, 0.3, 1.0, 1.2], [0, 0.1, 0.1, 0, 0]),

@@ -86,4 +86,4 @@ def test_threads_share_the_state_of_a_key() -> None:
 
 def test_a_key_that_can_not_be_hashed_is_told_by_name() -> None:
     with pytest.raises(TypeError, match="circuit_breaker 'x': key= must give something hashable, not list"):
-        key_of(lambda: [], (), {}, "circuit_breaker 'x'")
+        key_of(list, (), {}, "circuit_breaker 'x'")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +112,25 @@ def test_it_does_what_the_formula_says_of_the_calls_of_the_window(steps: list[tu
             <= accepts
             <= sum(ok and at > now - window - slack for at, ok in calls)
         )
+
+
+def test_no_call_is_lost_where_threads_begin_parts_at_the_same_time() -> None:
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(60):
+            throttle = Throttle(2.0, 1e6, 0.9)
+            instants = iter(range(0, 10**6, 10**4))
+
+            def record(throttle: Throttle = throttle, instants: Iterator[int] = instants) -> None:
+                for _ in range(12):
+                    throttle.record(float(next(instants)), accepted=True)
+
+            threads = [threading.Thread(target=record) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert throttle.report(96e4)[1:] == (96, 96)
+    finally:
+        sys.setswitchinterval(switching)

@@ -132,7 +132,8 @@ def test_work_that_runs_on_after_a_timeout_keeps_its_permit_until_it_ends(stuck:
     guarded = pipeline(policy, preempting())
     with pytest.raises(TimeoutExceededError):
         guarded.call(stuck)
-    assert (stuck.running, policy.in_flight) == (1, 1)
+    until(lambda: stuck.running == 1)
+    assert policy.in_flight == 1
     with pytest.raises(BulkheadFullError):
         guarded.call(lambda: None)
     stuck.end.set()
@@ -214,7 +215,8 @@ def test_it_does_so_wherever_inside_the_bulkhead_the_timeout_is(inside: Any, stu
     with pytest.raises(TimeoutExceededError):
         inside(policy, guarded)
     time.sleep(0.12 if inside is _in_an_abandoned_helper_thread else 0.0)
-    assert (stuck.running, policy.in_flight) == (1, 1)
+    until(lambda: stuck.running == 1)
+    assert policy.in_flight == 1
     stuck.end.set()
     until(lambda: policy.in_flight == 0)
     assert at_rest(policy)
@@ -224,7 +226,8 @@ def test_every_attempt_that_runs_on_keeps_a_permit(stuck: Stuck) -> None:
     policy = fresh(max_concurrent=4)
     with pytest.raises(TimeoutExceededError):
         pipeline(policy, retry(attempts=3, backoff=[0]), preempting()).call(stuck)
-    assert (stuck.running, policy.in_flight) == (3, 3)
+    until(lambda: stuck.running == 3)
+    assert policy.in_flight == 3
     stuck.end.set()
     until(lambda: policy.in_flight == 0)
     assert at_rest(policy)
@@ -233,7 +236,7 @@ def test_every_attempt_that_runs_on_keeps_a_permit(stuck: Stuck) -> None:
 def test_a_success_after_an_attempt_that_runs_on_keeps_the_permit_for_that(stuck: Stuck) -> None:
     policy = fresh(max_concurrent=1)
     bodies: list[Callable[[], str]] = [stuck, lambda: "second"]
-    guarded = pipeline(policy, retry(attempts=2, backoff=[0]), preempting(0.05))
+    guarded = pipeline(policy, retry(attempts=2, backoff=[0]), preempting(0.25))
     assert guarded.call(lambda: bodies.pop(0)()) == "second"
     assert policy.in_flight == 1
     stuck.end.set()

@@ -390,6 +390,20 @@ def test_a_spent_budget_starts_no_hedge_and_ends_no_attempt(
     assert snapshot["budget"]["denied"] == 2
 
 
+def test_calls_earn_hedges(backend: Backend, clock: FakeClock, registry: Registry) -> None:
+    budget = RetryBudget(ratio=0.5, min_per_second=0.0)
+    policy = hedge(delay=9, budget=budget, registry=registry)
+
+    async def main() -> None:
+        call = backend.guard(policy, raising(ConnectionError()))
+        for _ in range(6):
+            with pytest.raises(ConnectionError):
+                await call()
+
+    backend.run(main)
+    assert counts(policy) == ({"failed": 6}, {"failed": 6 + 3})
+
+
 def test_retry_and_hedge_that_share_a_budget_do_not_multiply(
     backend: Backend, clock: FakeClock, registry: Registry
 ) -> None:

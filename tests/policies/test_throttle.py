@@ -364,6 +364,18 @@ def test_counts_are_exact_under_threads_and_loops(registry: Registry) -> None:
     assert policy.snapshot()["totals"] == {"passed": sum(passed) + sum(failed), "rejected": sum(rejected)}
 
 
+def test_no_lock_is_held_while_bodies_run(registry: Registry) -> None:
+    policy = throttle(registry=registry)
+    together = threading.Barrier(5)
+    callers = [threading.Thread(target=policy.call, args=[together.wait, 20]) for _ in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not together.broken
+    assert window(policy) == (5, 5)
+
+
 def test_a_listener_may_call_back_and_fail(registry: Registry) -> None:
     policy = drawing(throttle(registry=registry), 0.0)
     failing(policy, 5)
