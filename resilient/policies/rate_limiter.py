@@ -108,7 +108,7 @@ class RateLimiter(Policy):
         if longest > 0.0:
             longest = min(longest, deadline_at() - now)
         answer = gcra.reserve(now, longest)
-        if isinstance(answer, float):
+        if not isinstance(answer, Slot):
             raise self._refusal(answer, operation, now)
         if answer.at <= now:
             self._meter.allowed += 1
