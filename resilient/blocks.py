@@ -17,7 +17,7 @@ from resilient.drivers.tasks import running_backend
 Block = TypeVar("Block")
 
 
-def _owner() -> int:
+def current_owner() -> int:
     """The task that runs, or else the thread."""
     backend = running_backend()
     if backend == "trio":
@@ -51,11 +51,11 @@ class OpenBlocks(Generic[Block]):
         self._by_frame: dict[tuple[int, int], list[tuple[int, Block]]] = {}
 
     def push(self, frame: FrameType, block: Block) -> None:
-        self._by_frame.setdefault(_key(frame), []).append((_owner(), block))
+        self._by_frame.setdefault(_key(frame), []).append((current_owner(), block))
 
     def pop(self, frame: FrameType) -> Block | None:
         """The block that is being left; None where there is none."""
-        owner = _owner()
+        owner = current_owner()
         own = self._by_frame.get(_key(frame))
         if own is None:
             for key, entries in reversed(list(self._by_frame.items())):

@@ -9,7 +9,8 @@ from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Literal, cast
 
 from resilient.core.clock import CLOCK
-from resilient.operation import Args, Kwargs, Misuse, Operation
+from resilient.core.meters import CallMeter
+from resilient.operation import Args, Kwargs, Misuse, Operation, Served
 from resilient.uses import Use, iterate, iterate_async
 
 FunctionKind = Literal["function", "async function", "generator", "async generator"]
@@ -76,6 +77,8 @@ def bare_async(function: Callable[..., Any]) -> Callable[[Args, Kwargs], Any]:
 
 
 def guard_sync(function: Callable[..., Any], operation: Operation) -> FunctionType:
+    if operation.falls_back:
+        return guard_sync_falling_back(function, operation)
     meter = operation.meter
     success = meter.success
     counts, bounds = success.counts, success.bounds
@@ -103,6 +106,8 @@ def guard_sync(function: Callable[..., Any], operation: Operation) -> FunctionTy
 
 
 def guard_async(function: Callable[..., Any], operation: Operation) -> FunctionType:
+    if operation.falls_back:
+        return guard_async_falling_back(function, operation)
     meter = operation.meter
     success = meter.success
     counts, bounds = success.counts, success.bounds
@@ -127,6 +132,53 @@ def guard_async(function: Callable[..., Any], operation: Operation) -> FunctionT
         return result
 
     return guarded
+
+
+def guard_sync_falling_back(function: Callable[..., Any], operation: Operation) -> FunctionType:
+    """For pipelines that hold a fallback: others don't pay for the look at the result."""
+    meter = operation.meter
+
+    @_wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        meter.started += 1
+        started = CLOCK.now()
+        try:
+            result = operation.call(args, kwargs)
+        except BaseException as error:
+            meter.raised(error, CLOCK.now() - started)
+            if type(error) is Misuse:
+                raise error.error from None
+            raise
+        return _count_result(meter, result, CLOCK.now() - started)
+
+    return guarded
+
+
+def guard_async_falling_back(function: Callable[..., Any], operation: Operation) -> FunctionType:
+    meter = operation.meter
+
+    @_wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        meter.started += 1
+        started = CLOCK.now()
+        try:
+            result = await operation.call(args, kwargs)
+        except BaseException as error:
+            meter.raised(error, CLOCK.now() - started)
+            if type(error) is Misuse:
+                raise error.error from None
+            raise
+        return _count_result(meter, result, CLOCK.now() - started)
+
+    return guarded
+
+
+def _count_result(meter: CallMeter, result: Any, elapsed: float) -> Any:
+    if type(result) is Served:
+        meter.expect_fallback().observe(elapsed)
+        return result.value
+    meter.success.observe(elapsed)
+    return result
 
 
 def guard_generator(function: Callable[..., Any], new_use: Callable[[], Use]) -> FunctionType:
@@ -184,7 +236,14 @@ def carry_over(older: Any, newer: Any) -> None:
 
 
 def _codes() -> frozenset[CodeType]:
-    makers = (guard_sync, guard_async, guard_generator, guard_async_generator)
+    makers = (
+        guard_sync,
+        guard_async,
+        guard_sync_falling_back,
+        guard_async_falling_back,
+        guard_generator,
+        guard_async_generator,
+    )
     return frozenset(
         constant
         for maker in makers

@@ -23,14 +23,33 @@ class Misuse(BaseException):
         self.error = error
 
 
+class Served:
+    """A result that a fallback put in the place of a failed call, on its way out through the layers around it.
+
+    They pass it on as it is; those that ask the user about a result ask about `result_in` it. The outermost guard
+    counts it and hands out the value.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def result_in(result: Any) -> Any:
+    """The result as the caller will see it."""
+    return result.value if type(result) is Served else result
+
+
 class Operation:
     """What calls are named after and counted in.
 
     `call` is the chain in force, outermost policy first; `user_args` is where the user's own arguments begin in the
-    arguments of the chain (a `.call` passes the function itself as the first).
+    arguments of the chain (a `.call` passes the function itself as the first). `falls_back` tells that results may
+    come `Served`.
     """
 
-    __slots__ = ("__weakref__", "_bare", "_compiled", "call", "meter", "name", "user_args")
+    __slots__ = ("__weakref__", "_bare", "_compiled", "call", "falls_back", "meter", "name", "user_args")
 
     call: Callable[[Args, Kwargs], Any]
 
@@ -38,6 +57,12 @@ class Operation:
         self.name = name
         self.meter = meter
         self.user_args = user_args
+        self.falls_back = False
+
+    def expect_fallback(self) -> None:
+        """For policies that hand out `Served`, before the function is guarded."""
+        self.falls_back = True
+        self.meter.expect_fallback()
 
     def install(self, compiled: Callable[[Args, Kwargs], Any], bare: Callable[[Args, Kwargs], Any]) -> None:
         self._compiled = compiled

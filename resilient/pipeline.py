@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import CoroutineType, FrameType, FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
@@ -37,6 +37,7 @@ SUSPENDABLE: Final = 0x20 | 0x100 | COROUTINE
 F = TypeVar("F", bound="Guardable")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Faces:
@@ -75,6 +76,18 @@ class Faces:
         """
         result: Coroutine[Any, Any, R] = self._pipeline().run_async(function, args, kwargs)
         return result
+
+    def proxy(self, target: T, *, methods: Collection[str]) -> T:
+        """A stand-in for an object: calls of these methods go through the policies, everything else passes through.
+
+        Raises:
+            ConfigurationError: a name is not that of a method.
+            TypeError: a method is of a kind that a policy can't guard.
+        """
+        from resilient.proxy import make_proxy
+
+        proxy: T = make_proxy(self._pipeline(), target, methods)
+        return proxy
 
     def __enter__(self) -> Self:
         self._pipeline().enter(sys._getframe(1))

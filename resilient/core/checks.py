@@ -5,7 +5,7 @@ circuit_breaker 'payments': failure_rate=1.5 is not allowed: a number above 0 an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from math import isfinite
@@ -169,3 +169,20 @@ def same_setting(one: object, other: object) -> bool:
     if type(one) is not type(other) and not (isinstance(one, (int, float)) and isinstance(other, (int, float))):
         return False
     return bool(one == other)
+
+
+def key_of(key: Callable[..., Hashable], args: Sequence[object], kwargs: Mapping[str, object], policy: str) -> Hashable:
+    """What `key=` makes of a call's arguments. Its own errors propagate."""
+    value = key(*args, **kwargs)
+    try:
+        hash(value)
+    except TypeError as error:
+        raise TypeError(f"{policy}: key= must give something hashable, not {type(value).__qualname__}") from error
+    return value
+
+
+def refuse_keyed(policy: str, use: str) -> str | None:
+    """Why a policy with `key=` can't guard this."""
+    if use in ("function", "async function"):
+        return None
+    return f"{policy} has key=, which is made of a call's arguments: it guards functions, not {use}s"

@@ -125,13 +125,18 @@ def outcome_of(error: BaseException) -> str:
 class CallMeter:
     """`resilience.call.*` of one pipeline: what its callers saw."""
 
-    __slots__ = ("_lock", "_raised", "started", "success")
+    __slots__ = ("_lock", "_raised", "_served", "started", "success")
 
     def __init__(self) -> None:
         self.started = number()
         self.success = Histogram()
         self._raised: dict[tuple[str, str | None], Histogram] = {}
+        self._served: dict[tuple[str, str | None], Histogram] = {}
         self._lock = allocate_lock()
+
+    def expect_fallback(self) -> Histogram:
+        """The histogram of calls that a fallback served; only pipelines that have one have this series."""
+        return self._served.setdefault(("fallback", None), Histogram())
 
     def raised(self, error: BaseException, elapsed: float) -> None:
         outcome = outcome_of(error)
@@ -147,7 +152,7 @@ class CallMeter:
 
     def durations(self) -> Mapping[tuple[str, str | None], Histogram]:
         """Histograms by outcome and `error.type`."""
-        return {("success", None): self.success, **self._raised}
+        return {("success", None): self.success, **self._served, **self._raised}
 
     def snapshot(self) -> dict[str, object]:
         durations = self.durations()
@@ -266,3 +271,25 @@ class TimeoutMeter:
     def calls(self) -> dict[str, int]:
         """Calls by `resilience.timeout.result`."""
         return {"completed": int(self.completed), "timed_out": int(self.timed_out)}
+
+
+class BulkheadMeter:
+    """`resilience.bulkhead.*` of one policy. A call that is cancelled in the queue counts in none of them."""
+
+    __slots__ = ("accepted", "queue", "queue_timeout", "queued", "rejected")
+
+    def __init__(self) -> None:
+        self.accepted = number()
+        self.queued = number()
+        self.rejected = number()
+        self.queue_timeout = number()
+        self.queue = Histogram()
+
+    def calls(self) -> dict[str, int]:
+        """Calls by `resilience.bulkhead.result`; "queued" are those that waited and got in."""
+        return {
+            "accepted": int(self.accepted),
+            "queued": int(self.queued),
+            "rejected": int(self.rejected),
+            "queue_timeout": int(self.queue_timeout),
+        }

@@ -12,7 +12,7 @@ from resilient.core.clock import CLOCK
 from resilient.core.events import Outbox
 from resilient.core.meters import CircuitBreakerMeter
 from resilient.errors import CircuitOpenError, RejectedError
-from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall
+from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall, result_in
 from resilient.pipeline import F
 from resilient.policies.base import Policy
 from resilient.policies.circuit_breaker_settings import CircuitBreakerSettings, check_settings
@@ -196,7 +196,7 @@ class CircuitBreaker(Policy):
     def _returned(self, ticket: Ticket, result: object, started: float) -> None:
         try:
             unwanted = self._settings.on_result
-            failure = unwanted is not None and bool(unwanted(result))
+            failure = unwanted is not None and bool(unwanted(result_in(result)))
         except BaseException:
             self._no_verdict(ticket)
             raise

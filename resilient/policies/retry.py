@@ -16,7 +16,7 @@ from resilient.core.retry_after import default_retry_after
 from resilient.core.retry_plan import RetryPlan, RetryRun, Stop, add_one_note
 from resilient.drivers import tasks, threads
 from resilient.errors import RetryExhaustedError
-from resilient.operation import BYPASS, CAP, Args, AsyncCall, Kwargs, Operation, SyncCall
+from resilient.operation import BYPASS, CAP, Args, AsyncCall, Kwargs, Operation, SyncCall, result_in
 from resilient.pipeline import F
 from resilient.policies.attempts import Attempt, Attempts
 from resilient.policies.base import Policy
@@ -228,7 +228,7 @@ class Retry(Policy):
         now = CLOCK.now()
         failed = run.attempts
         limit = deadline_at()
-        delay = run.after_result(result, now, limit) if error is None else run.after_error(error, now, limit)
+        delay = run.after_result(result_in(result), now, limit) if error is None else run.after_error(error, now, limit)
         if not isinstance(delay, Stop):
             self._meter.retries += 1
             kind = None if error is None else type(error).__name__
@@ -272,7 +272,7 @@ class Retry(Policy):
             raise RetryExhaustedError(
                 f"{note}; the last result is in .result",
                 policy=self._name or self.kind,
-                result=result,
+                result=result_in(result),
                 attempts=run.attempts,
             )
         return result
@@ -292,7 +292,7 @@ class Retry(Policy):
 
     def _unwanted(self, result: Any) -> bool:
         asked = self._plan.on_result
-        return asked is not None and bool(asked(result))
+        return asked is not None and bool(asked(result_in(result)))
 
     def start(self) -> tuple[Operation, RetryRun]:
         """Begin a loop of attempts: the operation that it counts in, and its run."""

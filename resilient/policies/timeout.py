@@ -10,7 +10,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, ClassVar, Final, Literal
 
-from resilient.blocks import holder_of
+from resilient.blocks import current_owner, holder_of
 from resilient.core.checks import Checker, Seconds, refuse
 from resilient.core.clock import CLOCK
 from resilient.core.deadline import DEADLINE, Deadline
@@ -180,7 +180,7 @@ class Timeout(Policy):
             token = _shorten_deadline(at)
             context = copy_context()
             try:
-                body = HelperCall(lambda: context.run(call, args, kwargs), self._orphan_ended)
+                body = HelperCall(lambda: context.run(call, args, kwargs), self._orphan_ended, current_owner())
             finally:
                 if token is not None:
                     DEADLINE.reset(token)

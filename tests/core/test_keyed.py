@@ -1,0 +1,89 @@
+"""One state a key, bounded."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.core.checks import key_of
+from resilient.core.keyed import Keyed
+
+
+class State:
+    def __init__(self) -> None:
+        self.busy = False
+
+
+def idle(state: State) -> bool:
+    return not state.busy
+
+
+def test_a_key_keeps_its_state() -> None:
+    keyed = Keyed(State, 10)
+    assert keyed.get("a") is keyed.get("a")
+    assert keyed.get("a") is not keyed.get("b")
+
+
+def test_the_least_recently_used_is_forgotten() -> None:
+    keyed = Keyed(State, 2)
+    first, second = keyed.get("a"), keyed.get("b")
+    keyed.get("a")
+    keyed.get("c")
+    assert [key for key, _ in keyed.items()] == ["a", "c"]
+    assert keyed.get("a") is first
+    assert keyed.get("b") is not second
+
+
+def test_what_is_in_use_is_kept_while_something_idle_can_go() -> None:
+    keyed = Keyed(State, 2, idle)
+    busy = keyed.get("a")
+    busy.busy = True
+    keyed.get("b")
+    keyed.get("c")
+    assert [key for key, _ in keyed.items()] == ["a", "c"]
+
+
+def test_the_bound_holds_even_where_all_are_in_use() -> None:
+    keyed = Keyed(State, 2, idle)
+    for key in "abc":
+        keyed.get(key).busy = True
+    assert [key for key, _ in keyed.items()] == ["b", "c"]
+
+
+@given(st.integers(1, 5), st.lists(st.integers(0, 9), max_size=60))
+def test_it_is_a_least_recently_used_map(limit: int, keys: list[int]) -> None:
+    keyed = Keyed(State, limit)
+    model: dict[int, State] = {}
+    for key in keys:
+        known = model.pop(key, None)
+        state = keyed.get(key)
+        assert known is None or state is known
+        model[key] = state
+        while len(model) > limit:
+            del model[next(iter(model))]
+        assert keyed.items() == list(model.items())
+
+
+def test_threads_share_the_state_of_a_key() -> None:
+    keyed = Keyed(State, 4)
+    found: set[int] = set()
+    barrier = threading.Barrier(8)
+
+    def look() -> None:
+        barrier.wait()
+        found.add(id(keyed.get("a")))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 1
+
+
+def test_a_key_that_can_not_be_hashed_is_told_by_name() -> None:
+    with pytest.raises(TypeError, match="circuit_breaker 'x': key= must give something hashable, not list"):
+        key_of(list, (), {}, "circuit_breaker 'x'")
