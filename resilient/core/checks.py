@@ -171,13 +171,15 @@ def same_setting(one: object, other: object) -> bool:
     return bool(one == other)
 
 
-def key_of(key: Callable[..., Hashable], args: Sequence[object], kwargs: Mapping[str, object], policy: str) -> Hashable:
+def key_of(
+    key: Callable[..., Hashable], args: Sequence[object], kwargs: Mapping[str, object], policy: Callable[[], str]
+) -> Hashable:
     """What `key=` makes of a call's arguments. Its own errors propagate."""
     value = key(*args, **kwargs)
     try:
         hash(value)
     except TypeError as error:
-        raise TypeError(f"{policy}: key= must give something hashable, not {type(value).__qualname__}") from error
+        raise TypeError(f"{policy()}: key= must give something hashable, not {type(value).__qualname__}") from error
     return value
 
 

@@ -7,9 +7,9 @@ hot path a call reads one attribute, and tells its success to a plain callable t
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections.abc import Callable
 from math import inf, isfinite
+from threading import RLock
 from typing import Final, Literal
 
 from resilient.core.circuit_plan import CircuitPlan, CircuitReport, CircuitState, Transition
@@ -52,12 +52,13 @@ class Closed:
         with self.circuit.lock:
             self._window_locked().success(now)
 
-    def bad(self, now: float, *, failure: bool, slow: bool) -> None:
+    def bad(self, now: float, *, failure: bool, slow: bool, error: str | None = None) -> None:
         """A failure, a slow call, or both: the only results that can open the circuit."""
         circuit = self.circuit
         with circuit.lock:
             if circuit.period is not self:
                 return
+            circuit.last_error = error or circuit.last_error
             window = self._window_locked()
             window.add_locked(now, failure * FAILURE | slow * SLOW)
             reason = None if self.state is CircuitState.DISABLED else circuit.plan.trips(window)
@@ -154,19 +155,20 @@ class Probe:
     def success(self, now: float) -> None:
         self._report(now, failure=False, slow=False)
 
-    def bad(self, now: float, *, failure: bool, slow: bool) -> None:
-        self._report(now, failure=failure, slow=slow)
+    def bad(self, now: float, *, failure: bool, slow: bool, error: str | None = None) -> None:
+        self._report(now, failure=failure, slow=slow, error=error)
 
     def neutral(self) -> None:
         # No lock: an abandoned generator ends here, and may be collected while its own thread holds the lock.
         self.period.out.pop(self, None)
 
-    def _report(self, now: float, *, failure: bool, slow: bool) -> None:
+    def _report(self, now: float, *, failure: bool, slow: bool, error: str | None = None) -> None:
         period = self.period
         circuit = period.circuit
         with circuit.lock:
             if period.out.pop(self, self) is not None or circuit.period is not period:
                 return
+            circuit.last_error = error or circuit.last_error
             period.calls += 1
             period.failures += failure
             period.slow += slow
@@ -200,10 +202,12 @@ class Circuit:
 
     `period` is replaced as a whole under `lock`; whoever reads it without the lock sees one period or the next, never
     a mixture. `published` is called outside the lock after a change; the changes themselves wait in `transitions`.
+    Circuits of one `master` share its lock and have their changes told and counted there.
     """
 
     __slots__ = (
         "__weakref__",
+        "last_error",
         "lock",
         "opened_in_a_row",
         "period",
@@ -215,15 +219,28 @@ class Circuit:
         "_break",
     )
 
-    def __init__(self, plan: CircuitPlan, now: float, published: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        plan: CircuitPlan,
+        now: float,
+        published: Callable[[], None] = lambda: None,
+        master: Circuit | None = None,
+    ) -> None:
         self.plan = plan
-        self.lock = allocate_lock()
         self.published = published
+        self.last_error: str | None = None
         self.opened_in_a_row = 0
         self._break = 0.0
-        self.transitions: list[Transition] = []
-        self.transition_counts: dict[tuple[CircuitState, CircuitState], int] = {}
         self.time_in: dict[CircuitState, float] = {}
+        if master is None:
+            # The garbage collector may run anywhere, and with it the finalizers of users, who call through breakers.
+            self.lock = RLock()
+            self.transitions: list[Transition] = []
+            self.transition_counts: dict[tuple[CircuitState, CircuitState], int] = {}
+        else:
+            self.lock = master.lock
+            self.transitions = master.transitions
+            self.transition_counts = master.transition_counts
         self.period: Period = Closed(self, now)
 
     def admit(self, now: float) -> Ticket | None:
@@ -335,6 +352,7 @@ class Circuit:
             slow_calls=slow,
             failure_rate=failures / calls if known else None,
             slow_call_rate=slow / calls if known else None,
+            last_error=self.last_error,
         )
 
     def time_by_state(self, now: float) -> dict[CircuitState, float]:
@@ -363,4 +381,4 @@ class Circuit:
         self.time_in[before] = self.time_in.get(before, 0.0) + max(0.0, now - self.period.since)
         self.transition_counts[before, after] = self.transition_counts.get((before, after), 0) + 1
         self.period = period
-        self.transitions.append(Transition(before, after, now, reason, length))
+        self.transitions.append(Transition(before, after, now, reason, length, self.last_error))

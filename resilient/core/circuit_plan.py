@@ -68,6 +68,7 @@ class Transition:
     at: float
     reason: str
     retry_after: float | None
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +83,27 @@ class CircuitReport:
     slow_calls: int
     failure_rate: float | None
     slow_call_rate: float | None
+    last_error: str | None
+
+    def plain(self) -> dict[str, object]:
+        """State, rates and counts, as a snapshot shows them."""
+        return {
+            "state": self.state.value,
+            "since_seconds": self.since_seconds,
+            "retry_after": self.retry_after,
+            "failure_rate": self.failure_rate,
+            "slow_call_rate": self.slow_call_rate,
+            "calls": self.calls,
+            "failures": self.failures,
+            "slow_calls": self.slow_calls,
+        }
+
+
+def why_rejected(state: CircuitState, retry_after: float | None, last_error: str | None) -> str:
+    """What a circuit in this state says to a call, and what to do."""
+    last = f"; the last failure was {last_error}" if last_error else ""
+    if state is CircuitState.FORCED_OPEN:
+        return f"is forced open{last}. It stays so until reset() is called"
+    if state is CircuitState.HALF_OPEN:
+        return f"is half-open and all its probes are under way{last}. Try again when one is back"
+    return f"is open{last}. Try again in {retry_after or 0.0:.3g} s"

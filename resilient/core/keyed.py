@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from threading import RLock
+from typing import Final, Generic, TypeVar
 
 State = TypeVar("State")
 
+MAX_LISTED: Final = 100
+
 
 class Keyed(Generic[State]):
-    """States by key, at most `limit` of them.
+    """States by key, at most `limit` of them: the least recently used goes where there is no room for another.
 
-    Where there is no room for another, the least recently used goes whose state is `idle`; where none is, the least
-    recently used of all: calls under way keep the state that they began with.
+    Calls under way keep the state that they began with. Where two states of one key would do harm, they `borrow` it:
+    what is borrowed, or not `idle`, is never forgotten, and for so long there may be more than `limit`.
     """
 
-    __slots__ = ("_idle", "_limit", "_lock", "_make", "_states")
+    __slots__ = ("_borrowed", "_idle", "_limit", "_lock", "_make", "_states")
 
-    # A look at a few is enough: those in use are at the other end.
+    # Those in use are at the other end, so a look at a few is enough; what is found in use is put there.
     _LOOKS = 16
 
-    def __init__(self, make: Callable[[], State], limit: int, idle: Callable[[State], bool] = lambda _: True) -> None:
+    def __init__(
+        self, make: Callable[[], State], limit: int, idle: Callable[[State], bool] = lambda state: True
+    ) -> None:
         self._make = make
         self._limit = limit
         self._idle = idle
         self._states: OrderedDict[Hashable, State] = OrderedDict()
-        self._lock = allocate_lock()
+        self._borrowed: dict[Hashable, int] = {}
+        # One that its thread may take again: the keys' own __eq__ runs under it, and so may the garbage collector,
+        # which closes abandoned coroutines that give back what they have borrowed.
+        self._lock = RLock()
 
     def get(self, key: Hashable) -> State:
         """The state of this key, made where there is none."""
         with self._lock:
-            state = self._states.get(key)
-            if state is not None:
-                self._states.move_to_end(key)
-                return state
-            if len(self._states) >= self._limit:
-                self._forget_one_locked()
-            state = self._states[key] = self._make()
+            return self._get_locked(key)
+
+    def borrow(self, key: Hashable) -> State:
+        """The same, kept until `give_back`."""
+        with self._lock:
+            state = self._get_locked(key)
+            self._borrowed[key] = self._borrowed.get(key, 0) + 1
             return state
+
+    def give_back(self, key: Hashable) -> None:
+        with self._lock:
+            left = self._borrowed.pop(key) - 1
+            if left:
+                self._borrowed[key] = left
+
+    def states(self) -> list[State]:
+        return [state for _, state in self.items()]
 
     def items(self) -> list[tuple[Hashable, State]]:
         """All keys and states, the least recently used first. Takes no lock that a call waits for."""
@@ -52,11 +68,18 @@ class Keyed(Generic[State]):
     def __len__(self) -> int:
         return len(self._states)
 
-    def _forget_one_locked(self) -> None:
-        for looks, (key, state) in enumerate(self._states.items()):
-            if looks == self._LOOKS:
+    def _get_locked(self, key: Hashable) -> State:
+        state = self._states.get(key)
+        if state is not None:
+            self._states.move_to_end(key)
+            return state
+        for _ in range(self._LOOKS):
+            if len(self._states) < self._limit:
                 break
-            if self._idle(state):
-                del self._states[key]
-                return
-        self._states.popitem(last=False)
+            oldest, candidate = next(iter(self._states.items()))
+            if oldest in self._borrowed or not self._idle(candidate):
+                self._states.move_to_end(oldest)
+            else:
+                del self._states[oldest]
+        state = self._states[key] = self._make()
+        return state

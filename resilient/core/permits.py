@@ -68,10 +68,12 @@ class Permits:
 
     __slots__ = ("_contended", "_debt", "_free", "_lock", "_queue", "_rule", "changes", "limit", "max_queue")
 
-    def __init__(self, limit: int, max_queue: int, rule: LimitRule | None = None) -> None:
+    def __init__(
+        self, limit: int, max_queue: int, rule: LimitRule | None = None, changes: list[LimitChange] | None = None
+    ) -> None:
         self.limit = limit
         self.max_queue = max_queue
-        self.changes: list[LimitChange] = []
+        self.changes: list[LimitChange] = [] if changes is None else changes
         self._rule = rule
         self._free = limit
         # Permits that are out and will not become free when they come back.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, overload
 
-from resilient.core.checks import Checker, Matcher, Seconds, matches, names_rejections
+from resilient.core.checks import Checker, Matcher, Seconds, key_of, refuse_keyed
 from resilient.core.circuit import Circuit, Ticket
-from resilient.core.circuit_plan import CircuitState, Transition
+from resilient.core.circuit_keys import KeyedCircuits
+from resilient.core.circuit_plan import CircuitState, Transition, why_rejected
 from resilient.core.clock import CLOCK
 from resilient.core.events import Outbox
 from resilient.core.meters import CircuitBreakerMeter
-from resilient.errors import CircuitOpenError, RejectedError
+from resilient.errors import CircuitOpenError
 from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall, result_in
 from resilient.pipeline import F
 from resilient.policies.base import Policy
@@ -22,45 +23,42 @@ from resilient.registry import Registry, registry
 class CircuitBreaker(Policy):
     """A circuit breaker; made by `circuit_breaker(...)`."""
 
-    __slots__ = ("_circuit", "_last_error", "_meter", "_outbox")
+    __slots__ = ("_circuit", "_keys", "_meter", "_outbox")
 
     kind: ClassVar[str] = "circuit_breaker"
 
     def __init__(self, name: str | None, settings: CircuitBreakerSettings, registry: Registry) -> None:
         super().__init__(name, settings, registry)
         self._meter = CircuitBreakerMeter()
-        self._last_error: str | None = None
         self._circuit = circuit = Circuit(settings, CLOCK.now())
+        self._keys = None if settings.key is None else KeyedCircuits(circuit, settings.max_keys, CLOCK.now)
         self._outbox = Outbox(circuit.transitions, self._tell_transition)
         circuit.published = self._outbox.flush
 
     @property
     def state(self) -> CircuitState:
-        """The state in force. An open circuit stays open until the first call after the break."""
-        return self._circuit.period.state
+        """The state in force; with `key`, the worst of any. Open it stays until the first call after the break."""
+        return self._circuit.period.state if self._keys is None else self._keys.state
 
     def snapshot(self) -> dict[str, object]:
         """State, rates and counts of the window; `rejected` is a total. Takes no lock and changes nothing."""
         now = CLOCK.now()
-        report = self._circuit.report(now)
-        return {
-            "state": report.state.value,
-            "since_seconds": report.since_seconds,
-            "retry_after": report.retry_after,
-            "failure_rate": report.failure_rate,
-            "slow_call_rate": report.slow_call_rate,
-            "calls": report.calls,
-            "failures": report.failures,
-            "slow_calls": report.slow_calls,
+        circuits = self._circuit if self._keys is None else self._keys
+        report = circuits.report(now)
+        snapshot: dict[str, object] = {
+            **report.plain(),
             "rejected": int(self._meter.rejected),
-            "last_error": self._last_error,
+            "last_error": report.last_error,
             "totals": self._meter.calls(),
             "transitions": {
                 f"{before.value}->{after.value}": count
                 for (before, after), count in self._circuit.transition_counts.copy().items()
             },
-            "time_in_state": {state.value: spent for state, spent in self._circuit.time_by_state(now).items()},
+            "time_in_state": {state.value: spent for state, spent in circuits.time_by_state(now).items()},
         }
+        if self._keys is not None:
+            snapshot["keys"] = self._keys.unhealthy(now)
+        return snapshot
 
     def trip(self, duration: Seconds | None = None) -> None:
         """Open the circuit now, for `duration` seconds (default: its `open_duration`), whatever its state.
@@ -80,8 +78,9 @@ class CircuitBreaker(Policy):
         self._circuit.disable(CLOCK.now())
 
     def reset(self) -> None:
-        """Close the circuit and forget what it has counted in its window."""
-        self._circuit.reset(CLOCK.now())
+        """Close the circuit and forget what it has counted in its window; with `key`, that of every key."""
+        circuits = self._circuit if self._keys is None else self._keys
+        circuits.reset(CLOCK.now())
 
     def count_on(self, older: CircuitBreaker, /) -> None:
         self._meter = older._meter
@@ -89,13 +88,44 @@ class CircuitBreaker(Policy):
     def renew(self, newer: CircuitBreaker, /) -> None:
         super().renew(newer)
         self._circuit.plan = newer._circuit.plan
+        if self._keys is not None:
+            self._keys.replan(newer._circuit.plan)
+
+    def refusal(self, use: str) -> str | None:
+        return None if self._keys is None else refuse_keyed(self._shown(), use)
 
     def wrap_sync(self, call: SyncCall, operation: Operation) -> SyncCall:
-        circuit, meter, clock = self._circuit, self._meter, CLOCK
+        if self._keys is None:
+            return self._guard(self._circuit, call, operation)
+
+        def keyed(args: Args, kwargs: Kwargs) -> Any:
+            return self._guard(self._circuit_of(args, kwargs, operation), call, operation)(args, kwargs)
+
+        return keyed
+
+    def wrap_async(self, call: AsyncCall, operation: Operation) -> AsyncCall:
+        if self._keys is None:
+            return self._guard_async(self._circuit, call, operation)
+
+        async def keyed(args: Args, kwargs: Kwargs) -> Any:
+            return await self._guard_async(self._circuit_of(args, kwargs, operation), call, operation)(args, kwargs)
+
+        return keyed
+
+    def scope(self, operation: Operation) -> Scope:
+        return _CircuitScope(self, operation)
+
+    def _circuit_of(self, args: Args, kwargs: Kwargs, operation: Operation) -> Circuit:
+        assert self._keys is not None
+        key = key_of(self._settings.key, args[operation.user_args :], kwargs, self._shown)
+        return self._keys.of(key)
+
+    def _guard(self, circuit: Circuit, call: SyncCall, operation: Operation) -> SyncCall:
+        meter, clock = self._meter, CLOCK
 
         def examined(args: Args, kwargs: Kwargs) -> Any:
             started = clock.now()
-            ticket = self._admit(operation)
+            ticket = self._admit(circuit, operation)
             try:
                 result = call(args, kwargs)
             except BaseException as error:
@@ -104,7 +134,7 @@ class CircuitBreaker(Policy):
             self._returned(ticket, result, started)
             return result
 
-        if self._examines_success():
+        if self._settings.examines_success:
             return examined
 
         def guarded(args: Args, kwargs: Kwargs) -> Any:
@@ -122,12 +152,12 @@ class CircuitBreaker(Policy):
 
         return guarded
 
-    def wrap_async(self, call: AsyncCall, operation: Operation) -> AsyncCall:
-        circuit, meter, clock = self._circuit, self._meter, CLOCK
+    def _guard_async(self, circuit: Circuit, call: AsyncCall, operation: Operation) -> AsyncCall:
+        meter, clock = self._meter, CLOCK
 
         async def examined(args: Args, kwargs: Kwargs) -> Any:
             started = clock.now()
-            ticket = self._admit(operation)
+            ticket = self._admit(circuit, operation)
             try:
                 result = await call(args, kwargs)
             except BaseException as error:
@@ -136,7 +166,7 @@ class CircuitBreaker(Policy):
             self._returned(ticket, result, started)
             return result
 
-        if self._examines_success():
+        if self._settings.examines_success:
             return examined
 
         async def guarded(args: Args, kwargs: Kwargs) -> Any:
@@ -154,44 +184,28 @@ class CircuitBreaker(Policy):
 
         return guarded
 
-    def scope(self, operation: Operation) -> Scope:
-        return _CircuitScope(self, operation)
-
-    def _examines_success(self) -> bool:
-        """Must a call that returned be looked at: timed, dated, or asked whether its result is a failure?"""
-        settings = self._settings
-        return not (
-            settings.slow_call_duration is None and settings.window_duration is None and settings.on_result is None
-        )
-
-    def _admit(self, operation: Operation) -> Ticket:
+    def _admit(self, circuit: Circuit, operation: Operation) -> Ticket:
         now = CLOCK.now()
-        ticket = self._circuit.admit(now)
+        ticket = circuit.admit(now)
         if ticket is not None:
             return ticket
         self._meter.rejected += 1
-        retry_after = self._circuit.retry_after(now)
-        state = self._circuit.period.state
+        retry_after = circuit.retry_after(now)
+        state = circuit.period.state
+        last_error = circuit.last_error
         self._tell(
             "call_rejected",
             operation.name,
-            {"state": state.value, "retry_after": retry_after, "last_error": self._last_error},
+            {"state": state.value, "retry_after": retry_after, "last_error": last_error},
             now,
         )
+        shown = self._shown() if circuit is self._circuit else f"{self._shown()}, for the key of this call,"
         raise CircuitOpenError(
-            self._rejection(state, retry_after),
+            f"{shown} {why_rejected(state, retry_after, last_error)}",
             policy=self._name or self.kind,
             retry_after=retry_after,
-            last_error=self._last_error,
+            last_error=last_error,
         )
-
-    def _rejection(self, state: CircuitState, retry_after: float | None) -> str:
-        last = f"; the last failure was {self._last_error}" if self._last_error else ""
-        if state is CircuitState.FORCED_OPEN:
-            return f"{self._shown()} is forced open{last}. It stays so until reset() is called"
-        if state is CircuitState.HALF_OPEN:
-            return f"{self._shown()} is half-open and all its probes are under way{last}. Try again when one is back"
-        return f"{self._shown()} is open{last}. Try again in {retry_after or 0.0:.3g} s"
 
     def _returned(self, ticket: Ticket, result: object, started: float) -> None:
         try:
@@ -204,22 +218,20 @@ class CircuitBreaker(Policy):
 
     def _failed(self, ticket: Ticket, error: BaseException, started: float | None) -> None:
         try:
-            verdict = self._verdict(error)
+            verdict = self._settings.verdict(error)
         except BaseException:
             self._no_verdict(ticket)
             raise
         if verdict is None:
             self._no_verdict(ticket)
             return
-        if verdict:
-            self._last_error = type(error).__name__
-        self._record(ticket, verdict, started)
+        self._record(ticket, verdict, started, type(error).__name__ if verdict else None)
 
     def _no_verdict(self, ticket: Ticket) -> None:
         self._meter.ignored += 1
         ticket.neutral()
 
-    def _record(self, ticket: Ticket, failure: bool, started: float | None) -> None:
+    def _record(self, ticket: Ticket, failure: bool, started: float | None, error: str | None = None) -> None:
         now = CLOCK.now()
         limit = self._settings.slow_call_duration
         slow = limit is not None and started is not None and now - started >= limit
@@ -231,20 +243,11 @@ class CircuitBreaker(Policy):
             self._meter.success += 1
             ticket.success(now)
             return
-        ticket.bad(now, failure=failure, slow=slow)
-
-    def _verdict(self, error: BaseException) -> bool | None:
-        """True: a failure. False: a success, for the circuit. None: neutral."""
-        settings = self._settings
-        if not isinstance(error, Exception):
-            return None
-        if isinstance(error, RejectedError) and not names_rejections(settings.on):
-            return None
-        if matches(settings.ignore, error):
-            return None
-        return matches(settings.on, error)
+        ticket.bad(now, failure=failure, slow=slow, error=error)
 
     def _tell_transition(self, transition: Transition) -> None:
+        if self._keys is not None:
+            self._keys.note_state(transition.at)
         self._tell(
             "circuit_state_changed",
             None,
@@ -253,7 +256,7 @@ class CircuitBreaker(Policy):
                 "to": transition.after.value,
                 "reason": transition.reason,
                 "retry_after": transition.retry_after,
-                "last_error": self._last_error,
+                "last_error": transition.last_error,
             },
             transition.at,
         )
@@ -268,7 +271,7 @@ class _CircuitScope(Scope):
 
     def begin(self) -> None:
         self._started = CLOCK.now()
-        self._ticket = self._breaker._admit(self._operation)
+        self._ticket = self._breaker._admit(self._breaker._circuit, self._operation)
 
     def end(self, error: BaseException | None) -> None:
         if error is None:
@@ -298,6 +301,8 @@ def circuit_breaker(
     on: Matcher = Exception,
     ignore: Matcher = (),
     on_result: Callable[[Any], object] | None = None,
+    key: Callable[..., Hashable] | None = None,
+    max_keys: int = 1000,
     registry: Registry = ...,
 ) -> CircuitBreaker: ...
 def circuit_breaker(
@@ -318,6 +323,8 @@ def circuit_breaker(
     on: Matcher = Exception,
     ignore: Matcher = (),
     on_result: Callable[[Any], object] | None = None,
+    key: Callable[..., Hashable] | None = None,
+    max_keys: int = 1000,
     registry: Registry = registry,
 ) -> Any:
     """Stop calling what fails; let a few calls through after a while to see whether it is back.
@@ -344,6 +351,9 @@ def circuit_breaker(
         on: exceptions that are failures; others count as successes.
         ignore: exceptions that are neither.
         on_result: tells whether a result is a failure.
+        key: a function of the call's arguments: each key has a circuit of its own. Not for blocks and generators.
+            `trip`, `force_open` and `disable` move all keys together.
+        max_keys: so many keys are kept, at least 1; the least recently used goes.
         registry: where the name is registered.
 
     Raises:
@@ -378,6 +388,8 @@ def circuit_breaker(
         on=on,
         ignore=ignore,
         on_result=on_result,
+        key=key,
+        max_keys=max_keys,
     )
     check.instance("registry", registry, Registry)
     if name is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from resilient.core.checks import Checker, Matcher, contradiction, refuse
+from resilient.core.checks import Checker, Matcher, contradiction, matches, names_rejections, refuse
 from resilient.core.circuit_plan import DEFAULT_WINDOW_CALLS, CircuitPlan
+from resilient.errors import RejectedError
 
 DEFAULT_CONSECUTIVE_FAILURES: Final = 5
 DEFAULT_MINIMUM_CALLS: Final = 10
@@ -21,6 +22,24 @@ class CircuitBreakerSettings(CircuitPlan):
     on: Matcher
     ignore: Matcher
     on_result: Callable[[Any], object] | None
+    key: Callable[..., Hashable] | None
+    max_keys: int
+
+    @property
+    def examines_success(self) -> bool:
+        """Must a call that returned be looked at: timed, dated, or asked whether its result is a failure?"""
+        unexamined = self.slow_call_duration is None and self.window_duration is None and self.on_result is None
+        return not unexamined
+
+    def verdict(self, error: BaseException) -> bool | None:
+        """True: a failure. False: a success, for the circuit. None: neutral."""
+        if not isinstance(error, Exception):
+            return None
+        if isinstance(error, RejectedError) and not names_rejections(self.on):
+            return None
+        if matches(self.ignore, error):
+            return None
+        return matches(self.on, error)
 
 
 def check_settings(
@@ -41,6 +60,8 @@ def check_settings(
     on: Any,
     ignore: Any,
     on_result: Any,
+    key: Any,
+    max_keys: Any,
 ) -> CircuitBreakerSettings:
     """Settings in seconds and with their defaults, or a ConfigurationError that says which is wrong."""
     if window_calls is not None and window_duration is not None:
@@ -87,6 +108,8 @@ def check_settings(
         on=check.matcher("on", on),
         ignore=check.matcher("ignore", ignore, empty=True),
         on_result=check.optional_function("on_result", on_result, "a function (result) -> bool"),
+        key=check.optional_function("key", key, "a function of the call's arguments"),
+        max_keys=check.whole("max_keys", max_keys),
     )
 
 

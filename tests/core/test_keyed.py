@@ -46,11 +46,58 @@ def test_what_is_in_use_is_kept_while_something_idle_can_go() -> None:
     assert [key for key, _ in keyed.items()] == ["a", "c"]
 
 
-def test_the_bound_holds_even_where_all_are_in_use() -> None:
+def test_what_is_in_use_is_never_forgotten_and_the_bound_holds_again_once_it_is_idle() -> None:
     keyed = Keyed(State, 2, idle)
-    for key in "abc":
+    busy = [keyed.get(key) for key in "ab"]
+    for state in busy:
+        state.busy = True
+    keyed.get("c").busy = True
+    assert [keyed.get(key) for key in "ab"] == busy
+    assert len(keyed) == 3
+    for state in keyed.states():
+        state.busy = False
+    keyed.get("d")
+    assert [key for key, _ in keyed.items()] == ["b", "d"]
+
+
+def test_what_is_borrowed_is_kept_until_the_last_has_given_it_back() -> None:
+    keyed = Keyed(State, 1)
+    state = keyed.borrow("a")
+    assert keyed.borrow("a") is state
+    keyed.get("b")
+    keyed.give_back("a")
+    keyed.get("c")
+    assert keyed.get("a") is state
+    keyed.give_back("a")
+    keyed.get("d")
+    assert keyed.get("a") is not state
+
+
+def test_many_in_use_are_looked_at_a_few_at_a_time_and_all_are_forgotten_in_the_end() -> None:
+    keyed = Keyed(State, 2, idle)
+    for key in range(100):
         keyed.get(key).busy = True
-    assert [key for key, _ in keyed.items()] == ["b", "c"]
+    assert len(keyed) == 100
+    for state in keyed.states():
+        state.busy = False
+    for key in range(100, 110):
+        keyed.get(key)
+    assert len(keyed) == 2
+
+
+def test_a_key_may_come_back_while_it_is_compared() -> None:
+    class Talkative:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            keyed.get("other")
+            return self is other
+
+    keyed = Keyed(State, 10)
+    first, second = Talkative(), Talkative()
+    assert keyed.get(first) is not keyed.get(second)
+    assert keyed.get(first) is keyed.get(first)
 
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 9), max_size=60))
@@ -86,4 +133,4 @@ def test_threads_share_the_state_of_a_key() -> None:
 
 def test_a_key_that_can_not_be_hashed_is_told_by_name() -> None:
     with pytest.raises(TypeError, match="circuit_breaker 'x': key= must give something hashable, not list"):
-        key_of(list, (), {}, "circuit_breaker 'x'")
+        key_of(list, (), {}, lambda: "circuit_breaker 'x'")

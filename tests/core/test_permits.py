@@ -1,32 +1,16 @@
-"""Permits and their queue: every rule by itself, and at random against a plain model."""
+"""Permits and their queue: every rule by itself."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from resilient.core.permits import Permits, Place
-
-
-class Sleeper:
-    """Somebody who waits: knows how often it was woken, and may have gone away."""
-
-    def __init__(self, permits: Permits, *, gone: bool = False) -> None:
-        self.woken = 0
-        self.gone = gone
-        place = permits.queue_up(self.wake)
-        assert place is not None
-        self.place = place
-
-    def wake(self) -> bool:
-        self.woken += 1
-        return not self.gone
+from tests.core.permits_kit import Sleeper
 
 
 def full(limit: int = 1, max_queue: int = 10) -> Permits:
@@ -161,6 +145,40 @@ def test_one_who_is_gone_and_leaves_while_it_is_being_woken_gives_its_permit_bac
     assert permits.in_flight == 0
     assert permits.try_acquire()
     assert not permits.try_acquire()
+
+
+def test_who_queues_first_sees_a_permit_that_came_back_unlocked_meanwhile() -> None:
+    permits = full()
+
+    class Late(OrderedDict[Place, None]):
+        def __setitem__(self, place: Place, value: None) -> None:
+            super().__setitem__(place, value)
+            # A thread that gave it back when nobody waited yet, and so took no lock.
+            permits._free += 1
+
+    permits._queue = Late()
+    waiter = Sleeper(permits)
+    assert waiter.place.granted
+    assert (permits.in_flight, permits.queued) == (1, 0)
+
+
+def test_everybody_is_woken_outside_the_lock() -> None:
+    permits = full(limit=2)
+    tried: list[bool] = []
+
+    def wake() -> bool:
+        # A lock that is held here would be in the way of another thread.
+        thread = threading.Thread(target=permits.resize, args=(permits.limit, 0.0), daemon=True)
+        thread.start()
+        thread.join(5.0)
+        tried.append(not thread.is_alive())
+        return True
+
+    permits.queue_up(wake)
+    permits.release()
+    permits.queue_up(wake)
+    permits.resize(3, 0.0)
+    assert tried == [True, True]
 
 
 def test_everybody_granted_a_permit_is_woken_though_the_first_wake_is_interrupted() -> None:
@@ -327,91 +345,3 @@ def test_eight_threads_without_a_queue_never_hold_more_than_the_limit() -> None:
     assert sum(got) > 0
     assert permits.in_flight == 0
     assert [permits.try_acquire() for _ in range(4)] == [True, True, True, False]
-
-
-# At random, against a model
-
-
-class PermitsMachine(RuleBasedStateMachine):
-    """The model: how many hold a permit, who waits in which order, who has been granted one and not taken it yet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limit = 2
-        self.max_queue = 3
-        self.permits = Permits(self.limit, self.max_queue)
-        self.holders = 0
-        self.waiting: list[Sleeper] = []
-        self.granted: list[Sleeper] = []
-
-    sleepers = Bundle("sleepers")
-
-    def hand_out(self) -> None:
-        while self.waiting and self.holders < self.limit:
-            sleeper = self.waiting.pop(0)
-            if not sleeper.gone:
-                self.holders += 1
-                self.granted.append(sleeper)
-
-    @rule()
-    def acquire(self) -> None:
-        possible = self.holders < self.limit and not self.waiting
-        assert self.permits.try_acquire() is possible
-        self.holders += possible
-
-    @precondition(lambda self: self.holders > len(self.granted))
-    @rule()
-    def release(self) -> None:
-        self.permits.release()
-        self.holders -= 1
-        self.hand_out()
-
-    @rule(target=sleepers, gone=st.booleans())
-    def queue_up(self, gone: bool) -> object:
-        if self.holders >= self.limit and len(self.waiting) >= self.max_queue:
-            assert self.permits.queue_up(lambda: True) is None
-            return None
-        sleeper = Sleeper(self.permits, gone=gone)
-        if self.holders < self.limit:
-            # It is there to be asked, and needs no waking.
-            assert sleeper.place.granted
-            self.holders += 1
-            self.granted.append(sleeper)
-        else:
-            self.waiting.append(sleeper)
-        return sleeper
-
-    @rule(sleeper=sleepers)
-    def end_wait(self, sleeper: Sleeper | None) -> None:
-        if sleeper is None:
-            return
-        assert self.permits.end_wait(sleeper.place) is (sleeper in self.granted)
-        if sleeper in self.granted:
-            self.granted.remove(sleeper)
-        elif sleeper in self.waiting:
-            self.waiting.remove(sleeper)
-
-    @rule(limit=st.integers(1, 5))
-    def resize(self, limit: int) -> None:
-        self.permits.resize(limit, 0.0)
-        self.limit = limit
-        self.hand_out()
-
-    @rule(count=st.integers(0, 2))
-    def lend(self, count: int) -> None:
-        self.permits.lend(count)
-        self.holders += count
-
-    @invariant()
-    def both_agree(self) -> None:
-        assert self.permits.limit == self.limit
-        assert self.permits.in_flight == self.holders
-        assert self.permits.queued == len(self.waiting)
-        for sleeper in self.granted:
-            assert sleeper.place.granted
-        for sleeper in self.waiting:
-            assert not sleeper.place.granted
-            assert sleeper.woken == 0
-
-
-TestPermitsMachine = PermitsMachine.TestCase

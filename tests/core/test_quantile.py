@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from math import ceil
 
@@ -49,9 +50,14 @@ def test_known_quantiles_of_one_to_a_hundred(share: float, expected: int) -> Non
 def test_the_window_is_bounded_under_threads() -> None:
     quantile = RecentQuantile(0.5, warmup=1, size=50)
     threads = [threading.Thread(target=lambda: [quantile.add(float(n % 7)) for n in range(2000)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
     assert len(quantile._arrived) == len(quantile._sorted) == 50
     assert sorted(quantile._arrived) == quantile._sorted
