@@ -98,7 +98,7 @@ class RateLimiter(Policy):
 
     def _gcra_of(self, args: Args, kwargs: Kwargs, operation: Operation) -> Gcra:
         assert self._keyed is not None
-        key = key_of(self._settings.key, args[operation.user_args :], kwargs, self._shown())
+        key = key_of(self._settings.key, args[operation.user_args :], kwargs, self._shown)
         return self._keyed.get(key)
 
     def _reserve(self, gcra: Gcra, operation: Operation) -> Slot | None:
