@@ -14,9 +14,25 @@ from collections.abc import Awaitable, Callable
 
 import pyperf
 
-from resilient import Registry, circuit_breaker, pipeline, retry, timeout
+from resilient import (
+    Registry,
+    adaptive,
+    bulkhead,
+    circuit_breaker,
+    fallback,
+    hedge,
+    pipeline,
+    rate_limiter,
+    retry,
+    stale,
+    standard_pipeline,
+    throttle,
+    timeout,
+)
 
 Guard = Callable[..., object]
+
+PLENTY = 1_000_000_000
 
 
 def guards() -> dict[str, Guard | None]:
@@ -27,10 +43,27 @@ def guards() -> dict[str, Guard | None]:
         "circuit_breaker": circuit_breaker(registry=registry),
         "circuit_breaker, rate of 100 calls": circuit_breaker(failure_rate=0.5, registry=registry),
         "circuit_breaker, rate of 10 s": circuit_breaker(failure_rate=0.5, window_duration=10, registry=registry),
+        "circuit_breaker, a key": circuit_breaker(key=lambda: "one", registry=registry),
         "timeout": timeout(30.0, registry=registry),
+        "bulkhead": bulkhead(registry=registry),
+        "bulkhead, adaptive": bulkhead(max_concurrent=adaptive(), registry=registry),
+        "bulkhead, a key": bulkhead(key=lambda: "one", registry=registry),
+        "rate_limiter": rate_limiter(limit=PLENTY, registry=registry),
+        "throttle": throttle(registry=registry),
+        "fallback": fallback(default=None, registry=registry),
+        "stale, a hit": stale(60.0, 600.0, registry=registry),
+        "hedge": hedge(delay=30.0, registry=registry),
         "retry + circuit_breaker + timeout": pipeline(
             retry(registry=registry), circuit_breaker(registry=registry), timeout(30.0, registry=registry)
         ),
+        "fallback + retry + circuit_breaker + bulkhead + timeout": pipeline(
+            fallback(default=None, registry=registry),
+            retry(registry=registry),
+            circuit_breaker(registry=registry),
+            bulkhead(registry=registry),
+            timeout(30.0, registry=registry),
+        ),
+        "standard_pipeline": standard_pipeline("standard", registry=Registry()),
     }
 
 
