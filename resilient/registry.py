@@ -138,6 +138,10 @@ class Registry:
                 meter = self._meters.setdefault(name, CallMeter())
         return meter
 
+    def call_meters(self) -> dict[str, CallMeter]:
+        """The meters of all pipelines, by name."""
+        return self._meters.copy()
+
     def _check_equal(self, kind: str, name: str, known: Registrable, candidate: Registrable) -> None:
         old, new = known.settings, candidate.settings
         differing = [key for key in new if not same_setting(old[key], new[key])]

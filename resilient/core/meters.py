@@ -10,7 +10,7 @@ from __future__ import annotations
 from _thread import allocate_lock
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from resilient.core.gil import GIL
 from resilient.errors import RejectedError, TimeoutExceededError
@@ -76,21 +76,40 @@ def number() -> int:
     return 0 if GIL else cast("int", LockedNumber())
 
 
-class Histogram:
-    """How often values fell into each bucket, and their sum. Bounds are inclusive upper limits."""
+class Exemplar(NamedTuple):
+    """One measurement that a sampled span saw. `at` is the wall clock in nanoseconds."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    value: float
+    trace_id: int
+    span_id: int
+    at: int
+
+
+class Histogram:
+    """How often values fell into each bucket, and their sum. Bounds are inclusive upper limits.
+
+    `exemplars` is empty, or has the newest of each bucket.
+    """
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: tuple[float, ...] = DURATION_BOUNDS) -> None:
         self.bounds = bounds
         size = len(bounds) + 1
         self.counts: list[int] = [0] * size if GIL else [number() for _ in range(size)]
         self.sum: float = number()
+        self.exemplars: list[Exemplar | None] = []
 
     def observe(self, value: float) -> None:
         bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
+
+    def exemplify(self, exemplar: Exemplar) -> None:
+        """Keep this measurement as the example of its bucket."""
+        if not self.exemplars:
+            self.exemplars = [None] * len(self.counts)
+        self.exemplars[bisect_left(self.bounds, exemplar.value)] = exemplar
 
     @property
     def count(self) -> int:

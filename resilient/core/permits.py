@@ -37,6 +37,15 @@ class LimitChange(NamedTuple):
     at: float
 
 
+class Usage(NamedTuple):
+    """What is in use of what there is."""
+
+    in_flight: int
+    limit: int
+    queued: int
+    max_queue: int
+
+
 class _State(Enum):
     WAITING = auto()
     GRANTED = auto()

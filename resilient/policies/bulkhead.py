@@ -14,7 +14,7 @@ from resilient.core.deadline import deadline_at
 from resilient.core.events import Outbox
 from resilient.core.keyed import MAX_LISTED, Keyed
 from resilient.core.meters import BulkheadMeter
-from resilient.core.permits import LimitChange, Permits, Place
+from resilient.core.permits import LimitChange, Permits, Place, Usage
 from resilient.drivers import threads
 from resilient.drivers.helper_threads import ORPHANS
 from resilient.drivers.waiters import ThreadWaiter, task_waiter
@@ -110,6 +110,16 @@ class Bulkhead(Policy):
                 for key, permits in full[-MAX_LISTED:]
             }
         return snapshot
+
+    def usage(self) -> Usage:
+        """What is in use of what there is, over all keys that are kept."""
+        every = self._all() or [self._permits]
+        return Usage(
+            in_flight=sum(permits.in_flight for permits in every),
+            limit=sum(permits.limit for permits in every),
+            queued=sum(permits.queued for permits in every),
+            max_queue=sum(permits.max_queue for permits in every),
+        )
 
     def count_on(self, older: Bulkhead, /) -> None:
         self._meter = older._meter

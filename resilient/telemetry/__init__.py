@@ -1,0 +1,1 @@
+"""How policies are seen from outside: log lines, metrics and spans."""
