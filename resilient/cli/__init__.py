@@ -63,7 +63,7 @@ def _parser() -> Parser:
         help="watch real HTTP calls survive an outage",
         description=(
             "Start an HTTP server on this machine, take it through an outage, and call it with two clients side by "
-            "side: one guarded by timeout, retry and circuit breaker, one without. Ctrl-C ends it with the summary."
+            "side: one guarded by every policy of this package, one without. Ctrl-C ends it with the summary."
         ),
     )
     demo.set_defaults(parser=demo)

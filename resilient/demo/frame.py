@@ -33,7 +33,7 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Everything at one instant. `retries` and `refused` are totals of the guarded client's policies."""
+    """Everything at one instant. `retries` is a total of the guarded client's."""
 
     elapsed: float
     script: Script
@@ -43,7 +43,6 @@ class Frame:
     breaker: str
     failing: float | None
     retries: int
-    refused: int
     rows: list[Row]
     news: list[News]
 

@@ -1,13 +1,21 @@
-"""The HTTP client that both sides use, and its count of what it sent."""
+"""The HTTP client that both sides use, what it brings back, and its count of what it sent."""
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from resilient.core.clock import CLOCK
 from resilient.demo.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said, and the instant at which it did."""
+
+    body: str
+    at: float
 
 
 class BadStatus(Exception):
@@ -20,44 +28,35 @@ class BadStatus(Exception):
 
 
 class HttpClient:
-    """Asks the upstream for items; one connection a request.
+    """Asks one server for items; one connection a request.
 
     Attributes:
         attempts: requests sent or tried to send.
-        in_vain: those of them that met an upstream that was down or hung.
-        times: when each attempt ended and how long it took, in seconds.
+        in_vain: those of them that met a server that was down or hung.
     """
 
     def __init__(self, name: str, upstream: Upstream) -> None:
         self.name = name
         self.attempts = 0
         self.in_vain = 0
-        self.times: list[tuple[float, float]] = []
         self._upstream = upstream
 
-    async def get(self, number: int) -> str:
-        """The body of the answer.
+    async def get(self, item: int, user: int) -> Answer:
+        """What there is of this item. `user` is whose request it is: it draws its lot by that.
 
         Raises:
             OSError: there was no connection, or it broke.
             BadStatus: the answer is not a 200.
         """
-        started = CLOCK.now()
         self.attempts += 1
         self.in_vain += self._upstream.health().dead
-        try:
-            return await self._exchange(number)
-        finally:
-            self.times.append((self._upstream.elapsed(), CLOCK.now() - started))
+        body = await self._exchange(f"/stock/{item}?user={user}")
+        return Answer(body, CLOCK.now())
 
-    def seconds_since(self, since: float) -> list[float]:
-        """How long each attempt took that ended at this instant of the run or later."""
-        return [took for _, took in self.times[bisect_left(self.times, (since,)) :]]
-
-    async def _exchange(self, number: int) -> str:
+    async def _exchange(self, path: str) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream.port)
         try:
-            request = f"GET /stock/{number} HTTP/1.1\r\nHost: inventory\r\nUser-Agent: {self.name}\r\n\r\n"
+            request = f"GET {path} HTTP/1.1\r\nHost: inventory\r\nUser-Agent: {self.name}\r\n\r\n"
             writer.write(request.encode("ascii"))
             answer = await reader.read()
         finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Final, Literal
 
 from resilient.demo import text
 from resilient.demo.frame import Frame, Side, tone_of
 from resilient.demo.marks import FANCY, Mark, marks, ruler
 from resilient.demo.report import Report
 from resilient.demo.rows import Row, Tone
+from resilient.demo.savings import savings
 from resilient.demo.script import WORKERS, Script
-from resilient.demo.summary import comparisons, headline, savings, verdict
+from resilient.demo.summary import comparisons, headline, verdict
 from resilient.demo.users import MARKS, Bin
 from resilient.demo.view import View
 
@@ -24,16 +26,18 @@ if TYPE_CHECKING:
 
 INDENT: Final = 11
 WIDEST: Final = 100
-LABEL: Final = 22
+LABEL: Final = 11
+POLICY: Final = 16
 NEWS: Final = 5
 
 STYLES: Final[dict[Tone, str]] = {"good": "green", "warn": "yellow", "bad": "red", "calm": ""}
 MARK_STYLES: Final = {
     Mark.NOBODY: "dim",
     Mark.ANSWERED: "green",
+    Mark.MEMORY: "cyan",
     Mark.PARTLY: "yellow",
     Mark.FAILED: "bold red",
-    Mark.REFUSED: "cyan",
+    Mark.DEFAULT: "magenta",
     Mark.WAITING: "dim",
 }
 
@@ -160,8 +164,8 @@ def _legend() -> Text:
 
 
 def _users(frame: Frame, width: int) -> Table:
-    heads = ("answered", 10), ("errors", 6), ("p50", 7), ("p99", 7), ("waiting", 7), ("busy workers", 12)
-    table = _table(width, ("last 3 s", LABEL), *heads)
+    heads = ("answered", 8), ("memory", 6), ("default", 7), ("errors", 6)
+    table = _table(width, ("last 3 s", LABEL), *heads, ("p50", 6), ("p99", 6), ("waiting", 7), ("busy", 8))
     for label, side in (("guarded", frame.guarded), ("unguarded", frame.unguarded)):
         table.add_row(label, *_side(side))
     return table
@@ -173,6 +177,8 @@ def _side(side: Side) -> list[str | Text]:
     recent = side.recent
     return [
         text.count(recent.answered),
+        text.count(recent.from_memory),
+        text.count(recent.default),
         Text(text.count(recent.errors), style="red" if recent.errors > recent.answered else ""),
         text.duration(recent.p50),
         text.duration(recent.p99),
@@ -182,21 +188,17 @@ def _side(side: Side) -> list[str | Text]:
 
 
 def _policies(rows: list[Row], width: int) -> Table:
+    """Two policies a line, the first half of them on the left."""
+    from rich.table import Table
     from rich.text import Text
 
-    heads = ("calls", 6), ("failing", 7), ("retries", 7), ("refused", 7), ("p50", 6), ("p99", 6)
-    table = _table(width, ("guarded by", LABEL), ("state", 10), *heads)
-    for row in rows:
-        table.add_row(
-            row.label,
-            Text(row.state or "", style=STYLES[row.tone]),
-            text.count(row.calls),
-            text.percent(row.failing),
-            text.optional_count(row.retries),
-            text.optional_count(row.refused),
-            "" if row.p50 is None else text.duration(row.p50),
-            "" if row.p99 is None else text.duration(row.p99),
-        )
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    for size in (POLICY - 1, width // 2 - POLICY - 1) * 2:
+        table.add_column(width=size, no_wrap=True, overflow="ellipsis")
+    half = (len(rows) + 1) // 2
+    for pair in zip_longest(rows[:half], rows[half:]):
+        cells = [(Text(row.label, style="dim"), Text(row.doing, style=STYLES[row.tone])) for row in pair if row]
+        table.add_row(*chain.from_iterable(cells))
     return table
 
 
@@ -207,8 +209,8 @@ def _table(width: int, *columns: tuple[str, int]) -> Table:
     gap = 2 if width >= 90 else 1
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     for head, size in columns:
-        left = size == LABEL or head == "state"
-        table.add_column(head, width=size, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
+        side: Literal["left", "right"] = "left" if size == LABEL else "right"
+        table.add_column(head, width=size, justify=side, no_wrap=True, overflow="ellipsis")
     return table
 
 

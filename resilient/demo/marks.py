@@ -20,26 +20,29 @@ class Mark(Enum):
 
     NOBODY = ""
     ANSWERED = "answered"
+    MEMORY = "from memory"
     PARTLY = "partly"
     FAILED = "failed"
-    REFUSED = "refused at once"
+    DEFAULT = "default"
     WAITING = "waiting"
 
 
 FANCY: Final = {
     Mark.NOBODY: "·",
     Mark.ANSWERED: "█",
+    Mark.MEMORY: "◆",
     Mark.PARTLY: "▄",
     Mark.FAILED: "×",  # noqa: RUF001 - a cross, not a letter
-    Mark.REFUSED: "○",
+    Mark.DEFAULT: "○",
     Mark.WAITING: "░",
 }
 ASCII: Final = {
     Mark.NOBODY: ".",
     Mark.ANSWERED: "#",
+    Mark.MEMORY: "m",
     Mark.PARTLY: "+",
     Mark.FAILED: "x",
-    Mark.REFUSED: "o",
+    Mark.DEFAULT: "o",
     Mark.WAITING: "?",
 }
 
@@ -51,12 +54,12 @@ def mark(stretch: Bin) -> Mark:
         return Mark.WAITING
     if not settled:
         return Mark.NOBODY
-    share = stretch.answered / settled
+    share = (stretch.answered + stretch.from_memory) / settled
     if share >= MOSTLY:
-        return Mark.ANSWERED
+        return Mark.MEMORY if stretch.from_memory > stretch.answered else Mark.ANSWERED
     if share >= 0.5:
         return Mark.PARTLY
-    return Mark.REFUSED if stretch.refused > stretch.failed else Mark.FAILED
+    return Mark.DEFAULT if stretch.default > stretch.failed else Mark.FAILED
 
 
 def fitted(bins: Sequence[Bin], width: int) -> list[Bin]:

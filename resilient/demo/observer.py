@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from resilient.core.events import Event
 from resilient.demo import rows
-from resilient.demo.clients import NAME, Client, guarded, unguarded
+from resilient.demo.clients import Client, guarded, unguarded
 from resilient.demo.frame import Frame, News, Side, news_of, news_of_stage
+from resilient.demo.guards import PRIMARY
 from resilient.demo.report import Report, SideReport
 from resilient.demo.script import Pace
 from resilient.demo.upstream import Upstream
@@ -20,16 +19,16 @@ RECENT = 3.0
 class Observer:
     """Both clients of one run, seen from outside."""
 
-    def __init__(self, upstream: Upstream, pace: Pace) -> None:
+    def __init__(self, upstream: Upstream, replica: Upstream, pace: Pace) -> None:
         self.upstream = upstream
         self.pace = pace
         self.registry = Registry()
-        self.guarded = guarded(upstream, pace, self.registry)
+        self.guarded = guarded(upstream, replica, pace, self.registry)
         self.unguarded = unguarded(upstream, pace)
         self._events: list[Event] = []
-        self._past: deque[tuple[float, rows.Snapshot]] = deque([(0.0, self.registry.snapshot())])
-        for breaker in self.registry.all(CircuitBreaker):
-            breaker.subscribe(self._events.append, kinds="circuit_state_changed")
+        breaker = self.registry.find(CircuitBreaker, PRIMARY)
+        assert breaker is not None
+        breaker.subscribe(self._events.append, kinds="circuit_state_changed")
 
     def frame(self) -> Frame:
         """This moment."""
@@ -37,25 +36,16 @@ class Observer:
         for client in (self.guarded, self.unguarded):
             client.users.lose_patience(elapsed)
         snapshot = self.registry.snapshot()
-        since = elapsed - RECENT
-        recent = self.guarded.users.settled_since(since)
         return Frame(
             elapsed=elapsed,
             script=self.upstream.script,
             stage=self.upstream.script.at(elapsed),
             guarded=_side(self.guarded, elapsed),
             unguarded=_side(self.unguarded, elapsed),
-            rows=rows.rows(
-                NAME,
-                snapshot,
-                self._a_while_ago(elapsed, snapshot),
-                attempts=self.guarded.http.seconds_since(since),
-                answers=[settled.waited for settled in recent if settled.outcome == "answered"],
-            ),
-            breaker=rows.breaker_state(snapshot, NAME),
-            failing=rows.failure_rate(snapshot, NAME),
-            retries=rows.retries(snapshot, NAME),
-            refused=rows.number(snapshot, "circuit_breaker", NAME, "rejected"),
+            rows=rows.rows(snapshot),
+            breaker=rows.breaker_state(snapshot),
+            failing=rows.failure_rate(snapshot),
+            retries=rows.retries(snapshot),
             news=self._news(elapsed),
         )
 
@@ -71,7 +61,6 @@ class Observer:
             pace=self.pace,
             elapsed=elapsed,
             interrupted=interrupted,
-            name=NAME,
             guarded=_side_report(self.guarded),
             unguarded=_side_report(self.unguarded),
             snapshot=self.registry.snapshot(),
@@ -83,13 +72,6 @@ class Observer:
         news = [news_of(event, self.upstream.started) for event in self._events]
         news += [news_of_stage(stage) for stage in self.upstream.script.stages if stage.start <= elapsed]
         return sorted(news, key=lambda item: item.at)
-
-    def _a_while_ago(self, elapsed: float, snapshot: rows.Snapshot) -> rows.Snapshot:
-        """The snapshot of `RECENT` seconds ago; this one is kept for later."""
-        while len(self._past) > 1 and self._past[1][0] <= elapsed - RECENT:
-            self._past.popleft()
-        self._past.append((elapsed, snapshot))
-        return self._past[0][1]
 
 
 def _side(client: Client, elapsed: float) -> Side:
@@ -110,5 +92,6 @@ def _side_report(client: Client) -> SideReport:
         unfinished=client.users.waiting,
         attempts=client.http.attempts,
         in_vain=client.http.in_vain,
+        to_replica=0 if client.replica is None else client.replica.attempts,
         bins=tuple(client.users.bins),
     )

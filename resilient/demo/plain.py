@@ -13,8 +13,8 @@ from resilient.demo.users import Tally
 from resilient.demo.view import View
 
 HEADER: Final = (
-    "                                            guarded             unguarded\n"
-    "time upstream  breaker   fail retry refuse  ok err  p50  p99   ok err  p50  p99"
+    "                                             guarded               unguarded\n"
+    "time upstream  breaker   fail retry  ok mem def err  p50  p99   ok err  p50  p99"
 )
 
 
@@ -39,9 +39,10 @@ class PlainView(View):
 def opening(script: Script) -> str:
     return (
         f"Two clients call one HTTP server for {script.seconds:g} s while it has an outage (seed {script.seed}).\n"
-        f"A line a second: users served (ok), users who saw an error (err), and how long\n"
-        f"answers took in ms; and the policies of the guarded client: state of its circuit\n"
-        f"breaker, share of failures in the breaker's window, retries, calls refused."
+        f"A line a second: users with a fresh answer (ok), users who saw an error (err),\n"
+        f"and how long fresh answers took in ms. The guarded client may ask a small\n"
+        f"replica, too, or else answer from memory (mem) or by a default (def). Of its\n"
+        f"policies: state of its circuit breaker, failures in its window, retries."
     )
 
 
@@ -50,13 +51,17 @@ def line(frame: Frame, before: Frame | None = None) -> str:
     breaker = frame.breaker.replace("_", "-")
     fail = "-" if frame.failing is None else f"{frame.failing:.0%}"
     retried = frame.retries - (before.retries if before else 0)
-    refused = frame.refused - (before.refused if before else 0)
-    sides = "  ".join(_side(side.last_second) for side in (frame.guarded, frame.unguarded))
-    return f"{frame.elapsed:4.0f} {frame.stage.name:<9} {breaker:<9} {fail:>4} {retried:5} {refused:6} {sides}"
+    ours, theirs = frame.guarded.last_second, frame.unguarded.last_second
+    instead = f"{ours.from_memory:3} {ours.default:3}"
+    return (
+        f"{frame.elapsed:4.0f} {frame.stage.name:<9} {breaker:<9} {fail:>4} {retried:5} "
+        f"{ours.answered:3} {instead} {_errors(ours)}  {theirs.answered:3} {_errors(theirs)}"
+    )
 
 
-def _side(tally: Tally) -> str:
-    return f"{tally.answered:3} {tally.errors:3} {_ms(tally.p50):>4} {_ms(tally.p99):>4}"
+def _errors(tally: Tally) -> str:
+    """Errors, and the times of fresh answers."""
+    return f"{tally.errors:3} {_ms(tally.p50):>4} {_ms(tally.p99):>4}"
 
 
 def _ms(seconds: float | None) -> str:

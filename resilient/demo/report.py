@@ -12,13 +12,18 @@ from resilient.demo.users import Bin, Tally
 
 @dataclass(frozen=True, slots=True)
 class SideReport:
-    """One client. `unfinished` users were still waiting at the end; `in_vain` attempts met a dead upstream."""
+    """One client.
+
+    `unfinished` users were still waiting at the end. `attempts` went to the upstream, `in_vain` of them while it was
+    dead; others went to the replica.
+    """
 
     users: int
     tally: Tally
     unfinished: int
     attempts: int
     in_vain: int
+    to_replica: int
     bins: tuple[Bin, ...]
 
 
@@ -30,7 +35,6 @@ class Report:
     pace: Pace
     elapsed: float
     interrupted: bool
-    name: str
     guarded: SideReport
     unguarded: SideReport
     snapshot: Snapshot
@@ -53,6 +57,7 @@ def document(report: Report) -> dict[str, object]:
             "total_timeout": report.pace.total_timeout,
             "plain_timeout": report.pace.plain_timeout,
             "patience": report.pace.patience,
+            "memory": report.pace.memory,
         },
         "guarded": _side(report.guarded),
         "unguarded": _side(report.unguarded),
@@ -66,9 +71,10 @@ def _side(side: SideReport) -> dict[str, object]:
     return {
         "users": side.users,
         "answered": tally.answered,
+        "from_memory": tally.from_memory,
+        "default": tally.default,
         "errors": {
             "total": tally.errors,
-            "refused": tally.refused,
             "failed": tally.failed,
             "gave_up": tally.gave_up,
         },
@@ -78,6 +84,7 @@ def _side(side: SideReport) -> dict[str, object]:
         "p99_seconds": _rounded(tally.p99),
         "attempts": side.attempts,
         "attempts_at_dead_upstream": side.in_vain,
+        "attempts_at_replica": side.to_replica,
         "marks": [asdict(stretch) for stretch in side.bins],
     }
 

@@ -1,4 +1,4 @@
-"""The run: upstream, users and both clients in one event loop, shown by a view, ended by time or by hand."""
+"""The run: upstream, replica, users and both clients in one event loop, shown by a view, ended by time or by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 from resilient.demo.clients import bring_users, crew
 from resilient.demo.observer import Observer
 from resilient.demo.report import Report
-from resilient.demo.script import Pace, Script
+from resilient.demo.script import REPLICA, Pace, Script
 from resilient.demo.upstream import Upstream
 from resilient.demo.view import View
 
@@ -28,8 +28,9 @@ async def play(view: View, script: Script) -> Report:
     stop = asyncio.Event()
     with _stopped_by_hand(stop):
         try:
-            async with Upstream(script) as upstream:
-                observer = Observer(upstream, Pace.of(script.seconds))
+            healthy = Script(script.seconds, script.seed, REPLICA)
+            async with Upstream(script) as upstream, Upstream(healthy) as replica:
+                observer = Observer(upstream, replica, Pace.of(script.seconds))
                 both = observer.guarded, observer.unguarded
                 view.open(script)
                 async with _at_work(upstream.follow_script(), bring_users(upstream, *both), *crew(*both)):

@@ -11,17 +11,19 @@ Reach = Literal["open", "refused", "hanging"]
 
 CALLS_PER_SECOND: Final = 40
 WORKERS: Final = 12
+ITEMS: Final = 100
 ATTEMPT_TIMEOUT: Final = 0.25
 RETRY_AFTER: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the upstream behaves: shares are of all requests, seconds are the bounds of an even spread."""
+    """How a server behaves: shares are of all requests, `distance` is added to each answer, in seconds."""
 
     reach: Reach = "open"
     slow_share: float = 0.0
     failing_share: float = 0.0
+    distance: float = 0.0
 
     @property
     def dead(self) -> bool:
@@ -58,6 +60,8 @@ class Pace:
     patience: float
     plain_timeout: float
     open_duration: float
+    memory: float
+    window: float
 
     @classmethod
     def of(cls, seconds: float) -> Pace:
@@ -68,10 +72,14 @@ class Pace:
             patience=max(1.3, round(3.0 * scale, 1)),
             plain_timeout=max(1.5, round(5.0 * scale, 1)),
             open_duration=max(0.12, scale),
+            memory=max(3.0, round(10.0 * scale, 1)),
+            window=max(0.6, round(3.0 * scale, 1)),
         )
 
 
-_ACTS: Final = (
+Act = tuple[str, str, Health, float]
+
+OUTAGE: Final[tuple[Act, ...]] = (
     ("healthy", "answers within 60 ms", Health(), 0.135),
     ("slow", "a third of the answers take 1.5 to 3 s", Health(slow_share=0.35), 0.245),
     ("failing", "two of five answers are 503", Health(failing_share=0.4), 0.23),
@@ -80,14 +88,16 @@ _ACTS: Final = (
     ("recovered", "answers within 60 ms again", Health(), 0.22),
 )
 
+REPLICA: Final[tuple[Act, ...]] = (("healthy", "answers within 110 ms", Health(distance=0.05), 1.0),)
+
 
 class Script:
-    """The stages of a run of so many seconds."""
+    """The stages of a run of so many seconds; `acts` are their names, meanings, health and shares of the run."""
 
-    def __init__(self, seconds: float, seed: int) -> None:
+    def __init__(self, seconds: float, seed: int, acts: tuple[Act, ...] = OUTAGE) -> None:
         self.seconds = seconds
         self.seed = seed
-        self.stages = tuple(_stages(seconds))
+        self.stages = tuple(_stages(seconds, acts))
 
     def at(self, elapsed: float) -> Stage:
         """The stage at this instant; the last one goes on."""
@@ -103,10 +113,14 @@ class Script:
         while (at := at + random.uniform(0.4, 1.6) / CALLS_PER_SECOND) < self.seconds:
             yield at
 
+    def item(self, number: int) -> int:
+        """What user `number` asks for; some items are asked for far more often than others."""
+        return int(ITEMS * Random(f"{self.seed} item {number}").random() ** 2)
+
     def lot(self, health: Health, number: int, visit: int) -> Lot:
         """What request `number` gets at its nth visit: the same whichever client sends it."""
         random = Random(f"{self.seed} lot {number} {visit}")
-        latency = random.uniform(0.01, 0.06)
+        latency = random.uniform(0.01, 0.06) + health.distance
         chance, slowness, asks_to_wait = random.random(), random.uniform(1.5, 3.0), random.random() < 0.15
         if chance < health.failing_share:
             return Lot(503, latency, RETRY_AFTER if asks_to_wait else None)
@@ -117,9 +131,9 @@ class Script:
         return self.stages[-1].start
 
 
-def _stages(seconds: float) -> Iterator[Stage]:
+def _stages(seconds: float, acts: tuple[Act, ...]) -> Iterator[Stage]:
     start = share_so_far = 0.0
-    for name, meaning, health, share in _ACTS:
+    for name, meaning, health, share in acts:
         share_so_far += share
         end = seconds * share_so_far
         yield Stage(name, meaning, health, start, end)

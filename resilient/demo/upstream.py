@@ -1,4 +1,4 @@
-"""The upstream: a real HTTP server on loopback whose health follows the script."""
+"""The upstream and its replica: real HTTP servers on loopback whose health follows a script."""
 
 from __future__ import annotations
 
@@ -107,27 +107,28 @@ class Upstream:
             if not part:
                 return
             request += part
-        client, number = _who(request.decode("latin-1"))
+        client, item, user = _who(request.decode("latin-1"))
         health = self.health()
         if health.reach == "hanging":
             await loop.sock_recv(connection, 1)
         if health.dead:
             return
-        self._visits[client, number] += 1
-        lot = self.script.lot(health, number, self._visits[client, number])
+        self._visits[client, user] += 1
+        lot = self.script.lot(health, user, self._visits[client, user])
         await asyncio.sleep(lot.latency)
-        await loop.sock_sendall(connection, _response(lot, number))
+        await loop.sock_sendall(connection, _response(lot, item))
 
 
-def _who(request: str) -> tuple[str, int]:
-    """Which client asks for which item: `GET /stock/17` with `User-Agent: guarded`."""
+def _who(request: str) -> tuple[str, int, int]:
+    """Which client asks for which item, for whom: `GET /stock/17?user=312` with `User-Agent: guarded`."""
     line, *headers = request.split("\r\n")
     agent = next((header for header in headers if header.lower().startswith("user-agent:")), ":")
-    return agent.partition(":")[2].strip(), int(line.split(" ")[1].rpartition("/")[2])
+    item, _, user = line.split(" ")[1].removeprefix("/stock/").partition("?user=")
+    return agent.partition(":")[2].strip(), int(item), int(user)
 
 
-def _response(lot: Lot, number: int) -> bytes:
-    body = f'{{"item": {number}, "in_stock": true}}\n' if lot.status == 200 else '{"error": "overloaded"}\n'
+def _response(lot: Lot, item: int) -> bytes:
+    body = f'{{"item": {item}, "in_stock": true}}\n' if lot.status == 200 else '{"error": "overloaded"}\n'
     lines = [
         f"HTTP/1.1 {lot.status} {_REASONS[lot.status]}",
         "Content-Type: application/json",

@@ -6,9 +6,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-Outcome = Literal["answered", "failed", "refused", "gave_up"]
+Outcome = Literal["answered", "from_memory", "default", "failed", "gave_up"]
 
 MARKS: Final = 60
 
@@ -18,6 +18,7 @@ class Request:
     """What one user wants. `outcome` is None until it is known."""
 
     number: int
+    item: int
     at: float
     outcome: Outcome | None = None
 
@@ -33,33 +34,39 @@ class Settled:
 
 @dataclass(slots=True)
 class Bin:
-    """The users who came in one stretch of the run."""
+    """The users who came in one stretch of the run. `answered` are those with a fresh answer."""
 
     came: int = 0
     answered: int = 0
+    from_memory: int = 0
+    default: int = 0
     failed: int = 0
-    refused: int = 0
 
     @property
     def waiting(self) -> int:
-        return self.came - self.answered - self.failed - self.refused
+        return self.came - self.answered - self.from_memory - self.default - self.failed
 
     def __add__(self, other: Bin) -> Bin:
         return Bin(
             self.came + other.came,
             self.answered + other.answered,
+            self.from_memory + other.from_memory,
+            self.default + other.default,
             self.failed + other.failed,
-            self.refused + other.refused,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a number of users got. `wasted` is the seconds spent waiting for nothing; quantiles are of answers."""
+    """What a number of users got.
+
+    `answered` and the quantiles are of fresh answers; `wasted` is the seconds spent waiting for an error or a default.
+    """
 
     answered: int = 0
+    from_memory: int = 0
+    default: int = 0
     failed: int = 0
-    refused: int = 0
     gave_up: int = 0
     wasted: float = 0.0
     p50: float | None = None
@@ -67,11 +74,15 @@ class Tally:
 
     @property
     def errors(self) -> int:
-        return self.failed + self.refused + self.gave_up
+        return self.failed + self.gave_up
+
+    @property
+    def unanswered(self) -> int:
+        return self.default + self.errors
 
     @property
     def users(self) -> int:
-        return self.answered + self.errors
+        return self.answered + self.from_memory + self.unanswered
 
 
 class Users:
@@ -89,8 +100,8 @@ class Users:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def come(self, number: int, at: float) -> Request:
-        request = self._waiting[number] = Request(number, at)
+    def come(self, number: int, item: int, at: float) -> Request:
+        request = self._waiting[number] = Request(number, item, at)
         self.came += 1
         self._bin(at).came += 1
         return request
@@ -109,8 +120,10 @@ class Users:
         bin_ = self._bin(request.at)
         if outcome == "answered":
             bin_.answered += 1
-        elif outcome == "refused":
-            bin_.refused += 1
+        elif outcome == "from_memory":
+            bin_.from_memory += 1
+        elif outcome == "default":
+            bin_.default += 1
         else:
             bin_.failed += 1
 
@@ -133,14 +146,14 @@ class Users:
 
 
 def tally(settled: Iterable[Settled]) -> Tally:
-    counts = {"answered": 0, "failed": 0, "refused": 0, "gave_up": 0}
+    counts: dict[Outcome, int] = dict.fromkeys(get_args(Outcome), 0)
     wasted = 0.0
     answers: list[float] = []
     for one in settled:
         counts[one.outcome] += 1
         if one.outcome == "answered":
             answers.append(one.waited)
-        else:
+        elif one.outcome != "from_memory":
             wasted += one.waited
     return Tally(**counts, wasted=wasted, p50=quantile(answers, 0.5), p99=quantile(answers, 0.99))
 

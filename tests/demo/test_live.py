@@ -51,18 +51,19 @@ def test_the_picture_tells_stage_marks_users_policies_and_news() -> None:
     assert "15.0 of 30 s" in lines[0]
     assert "upstream failing: two of five answers are 503" in lines[0]
     assert "guarded    " + "█" * 30 + "·" * 30 in text
-    assert "12 of 12" in text
-    assert "open 0.8 s" in text
+    assert "guarded           38      4       2      4  25 ms  1.2 s       5 12 of 12" in text
+    assert "policy 5        5 calls                 circuit breaker open 0.8 s, 100 % fail" in text
     assert "12.0 s  circuit breaker opened: 12 failures in a row" in text
 
 
 def test_an_outage_is_seen_in_the_marks() -> None:
-    bins = (*[Bin(9, 9)] * 20, *[Bin(9, failed=9)] * 10, *[Bin(9, refused=9)] * 10, *[Bin(9)] * 5, *[Bin()] * 15)
+    memory, default = [Bin(9, from_memory=9)] * 5, [Bin(9, default=9)] * 5
+    bins = (*[Bin(9, 9)] * 20, *[Bin(9, failed=9)] * 10, *memory, *default, *[Bin(9)] * 5, *[Bin()] * 15)
     assert len(bins) == MARKS
 
     lines = drawn(picture(frame(guarded=side(bins=bins)), 80), 80)
 
-    assert lines[3].rstrip() == "guarded    " + "█" * 20 + "×" * 10 + "○" * 10 + "░" * 5 + "·" * 15  # noqa: RUF001
+    assert lines[3].rstrip() == "guarded    " + "█" * 20 + "×" * 10 + "◆" * 5 + "○" * 5 + "░" * 5 + "·" * 15  # noqa: RUF001
 
 
 def test_colours_come_only_where_they_are_wanted() -> None:

@@ -10,18 +10,18 @@ from tests.demo.kit import SCRIPT, frame, report, side
 
 
 def test_a_line_tells_the_second_that_has_passed() -> None:
-    before = frame(14.0, retries=100, refused=38)
+    before = frame(14.0, retries=100)
 
     assert line(frame(15.0), before) == (
-        "  15 failing   half-open  35%    12      2  38   6   25 1250   38   6   25 1250"
+        "  15 failing   half-open  35%    12  38   4   2   4   25 1250   38   4   25 1250"
     )
 
 
 def test_a_line_shows_a_dash_where_there_is_nothing_to_tell() -> None:
     nobody = side(last_second=Tally())
 
-    assert line(frame(1.0, failing=None, retries=0, refused=0, guarded=nobody, unguarded=nobody)) == (
-        "   1 healthy   half-open    -     0      0   0   0    -    -    0   0    -    -"
+    assert line(frame(1.0, failing=None, retries=0, guarded=nobody, unguarded=nobody)) == (
+        "   1 healthy   half-open    -     0   0   0   0   0    -    -    0   0    -    -"
     )
 
 
@@ -30,7 +30,7 @@ def test_columns_stand_below_their_heads() -> None:
     shown = line(frame(15.0))
 
     assert len(heads) == len(shown) <= 80
-    for head in ("fail", "retry", "refuse", "ok", "err", "p50", "p99"):
+    for head in ("fail", "retry", "ok", "mem", "def", "err", "p50", "p99"):
         end = heads.index(head) + len(head)
         assert shown[end - 1].strip()
         assert shown[end : end + 1] in ("", " ")

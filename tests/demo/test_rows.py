@@ -4,88 +4,75 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from resilient.demo.clients import ATTEMPTS, NAME, policies
-from resilient.demo.rows import retries, rows, share, state_of, total
-from resilient.demo.script import Pace
-from resilient.errors import CircuitOpenError
+from resilient.demo.guards import NAME
+from resilient.demo.rows import retries, rows, state_of, total
 from resilient.registry import Registry
 from resilient.testing import fake_clock
-
-
-async def fine() -> str:
-    return "fine"
-
-
-async def broken() -> str:
-    raise ConnectionRefusedError
+from tests.demo.kit import fine, guarded, refused, snapshot
 
 
 def test_before_the_first_call_there_is_nothing_to_tell() -> None:
-    registry = Registry()
-    policies(Pace.of(30.0), 1, registry)
-    registry.call_meter(NAME)
-    snapshot = registry.snapshot()
-
-    table = rows(NAME, snapshot, snapshot, [], [])
-
-    assert [row.label for row in table] == [
-        "pipeline inventory",
-        "timeout 2 s",
-        "retry",
-        "circuit breaker",
-        "attempt timeout 0.25 s",
+    assert [(row.label, row.doing) for row in rows(snapshot())] == [
+        ("pipeline", "0 calls active"),
+        ("fallback", "0 defaults"),
+        ("stale cache", "0 from memory"),
+        ("throttle", "refuses 0 %"),
+        ("total timeout", "0 ended"),
+        ("retry", "0 retries"),
+        ("failover", "0 by the replica"),
+        ("circuit breaker", "closed"),
+        ("hedge", "0 won"),
+        ("bulkhead", "0 of 8 in use"),
+        ("attempt timeout", "0 cut off"),
+        ("rate limiter", "0 refused"),
     ]
-    assert {row.calls for row in table} == {0}
-    assert {row.failing for row in table} == {None}
-    assert (table[3].state, table[3].tone) == ("closed", "good")
 
 
-def test_rows_show_calls_failures_retries_and_refusals_as_the_policies_count_them() -> None:
+def test_every_policy_that_there_is_has_a_row() -> None:
+    kinds = set(snapshot()) - {"pipeline"}
+
+    assert kinds == {
+        "fallback",
+        "stale",
+        "throttle",
+        "timeout",
+        "retry",
+        "failover",
+        "circuit_breaker",
+        "hedge",
+        "bulkhead",
+        "rate_limiter",
+    }
+    # The timeout has two: one for the call, one for each attempt.
+    assert len(rows(snapshot())) == 1 + len(kinds) + 1
+
+
+def test_rows_show_what_the_policies_have_counted() -> None:
     registry = Registry()
-    inventory = policies(Pace.of(30.0), 1, registry)
+    stock = guarded(refused, fine, registry)
 
     async def calls() -> None:
-        for _ in range(6):
-            await inventory.call_async(fine)
-        for _ in range(5):
-            with pytest.raises((ConnectionRefusedError, CircuitOpenError)):
-                await inventory.call_async(broken)
+        for user in range(30):
+            await stock(user, user)
 
     with fake_clock():
-        before = registry.snapshot() | {"pipeline": {NAME: registry.call_meter(NAME).snapshot()}}
         asyncio.run(calls())
-        now = registry.snapshot()
-        table = {row.label: row for row in rows(NAME, now, before, [0.1, 0.3], [0.02])}
+        table = {row.label: row for row in rows(registry.snapshot())}
 
-    # The breaker opens at failure 24: the fifth of the broken calls gets four attempts, and then a refusal.
-    assert table["pipeline inventory"].calls == 11
-    assert table["pipeline inventory"].failing == pytest.approx(5 / 11)
-    assert table["pipeline inventory"].p50 == 0.02
-    assert table["retry"].retries == 4 * (ATTEMPTS - 1) + 4
-    assert table["circuit breaker"].refused == 1
+    # The breaker opens at failure 24; the replica goes on answering, as often as it may be asked.
+    assert table["circuit breaker"].doing.startswith("open 0.")
     assert table["circuit breaker"].tone == "bad"
-    assert table["circuit breaker"].calls == 6 + 24 + 1
-    assert table["attempt timeout 0.25 s"].calls == 6 + 24
-    assert table["attempt timeout 0.25 s"].p99 == 0.3
+    assert table["failover"].doing == "30 by the replica"
+    assert table["rate limiter"].doing == "0 refused"
 
 
 def snapshot_of(**counts: int) -> dict[str, dict[str, dict[str, object]]]:
-    return {"retry": {"a": {"calls": counts, "attempts": {"success": 9, "retryable_failure": 4, "failure": 0}}}}
-
-
-def test_the_share_of_failures_is_that_of_the_time_between_two_snapshots() -> None:
-    before = snapshot_of(first_try=100, exhausted=100)
-    now = snapshot_of(first_try=103, exhausted=101)
-
-    assert share(now, before, "retry", "a", ("first_try",)) == pytest.approx(0.25)
-    assert share(now, now, "retry", "a", ("first_try",)) is None
+    return {"retry": {NAME: {"calls": counts, "attempts": {"success": 9, "retryable_failure": 4, "failure": 0}}}}
 
 
 def test_retries_are_the_attempts_after_the_first_of_each_call() -> None:
-    assert retries(snapshot_of(first_try=7, recovered=2, exhausted=1), "a") == 3
-    assert total(snapshot_of(first_try=7, recovered=2), "retry", "a") == 9
+    assert retries(snapshot_of(first_try=7, recovered=2, exhausted=1)) == 3
+    assert total(snapshot_of(first_try=7, recovered=2), "retry", NAME) == 9
 
 
 def test_an_open_circuit_shows_how_long_its_break_still_is() -> None:

@@ -9,7 +9,9 @@ from itertools import pairwise
 import pytest
 
 from resilient.demo.frame import Frame
+from resilient.demo.guards import NAME, PRIMARY, REPLICA
 from resilient.demo.report import Report
+from resilient.demo.rows import counts, total
 from resilient.demo.run import play, run
 from resilient.demo.script import ATTEMPT_TIMEOUT, Script
 from resilient.demo.view import View
@@ -63,15 +65,18 @@ def test_every_user_is_counted_once_on_both_sides_and_nothing_is_left_behind() -
 def test_what_the_users_saw_is_what_the_policies_counted() -> None:
     report = run(Spectator(), seconds=2.0, seed=2)
 
-    calls = report.snapshot["pipeline"]["inventory"]["calls"]
-    breaker = report.snapshot["circuit_breaker"]["inventory"]
-    attempts = report.snapshot["timeout"]["inventory.attempt"]["calls"]
-    assert isinstance(calls, dict)
-    assert isinstance(attempts, dict)
-    assert isinstance(breaker["rejected"], int)
-    assert calls["success"] >= report.guarded.tally.answered > 0
-    assert calls["rejected"] == report.guarded.tally.refused <= breaker["rejected"]
-    assert sum(attempts.values()) == report.guarded.attempts
+    snapshot, side = report.snapshot, report.guarded
+    saw = side.tally
+    calls = counts(snapshot, "pipeline", NAME)
+    remembered, default = (counts(snapshot, kind, NAME)["applied"] for kind in ("stale", "fallback"))
+    fresh = calls["success"] + calls["fallback"] - remembered - default
+    # Who gave up was served all the same, as far as the policies know.
+    for served, seen in ((fresh, saw.answered), (remembered, saw.from_memory), (default, saw.default)):
+        assert seen <= served <= seen + saw.gave_up
+    assert saw.answered > 0
+    assert calls["failure"] == calls["timeout"] == calls["rejected"] == saw.failed == 0
+    assert total(snapshot, "timeout", PRIMARY) == side.attempts
+    assert total(snapshot, "timeout", REPLICA) == side.to_replica
 
 
 def test_frames_come_at_their_interval_and_show_the_stages_of_the_script() -> None:
@@ -119,6 +124,8 @@ def test_the_guarded_client_wins_on_all_counts_even_in_ten_seconds() -> None:
         pytest.skip("this machine stood still for longer than healthy calls may take")
 
     assert ours.tally.errors < theirs.tally.errors
+    assert ours.tally.unanswered < theirs.tally.unanswered
+    assert ours.tally.answered > theirs.tally.answered
     assert ours.tally.wasted < theirs.tally.wasted / 2
     assert ours.in_vain < theirs.in_vain
     assert report.closed_after is not None

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from resilient.demo.script import CALLS_PER_SECOND, WORKERS, Health, Pace, Script
+from resilient.demo.script import CALLS_PER_SECOND, ITEMS, REPLICA, WORKERS, Health, Pace, Script
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 30.0, 3600.0])
@@ -56,6 +56,23 @@ def test_one_seed_gives_one_run_and_another_seed_another() -> None:
     assert list(first.arrivals()) == list(same.arrivals()) != list(other.arrivals())
     lots = [[script.lot(sick, number, 1) for number in range(50)] for script in (first, same, other)]
     assert lots[0] == lots[1] != lots[2]
+
+
+def test_some_items_are_asked_for_more_often_than_others() -> None:
+    items = [Script(5.0, 1).item(number) for number in range(2000)]
+
+    assert min(items) >= 0
+    assert max(items) < ITEMS
+    assert sum(item < ITEMS // 4 for item in items) == pytest.approx(1000, abs=80)
+    assert items == [Script(60.0, 1).item(number) for number in range(2000)]
+
+
+def test_the_replica_is_healthy_throughout_and_farther_away() -> None:
+    script = Script(5.0, 1, REPLICA)
+
+    assert [script.at(at).health for at in (0.0, 2.5, 4.9)] == [Health(distance=0.05)] * 3
+    lots = [script.lot(script.at(1.0).health, number, 1) for number in range(500)]
+    assert all(lot.status == 200 and 0.06 <= lot.latency <= 0.11 for lot in lots)
 
 
 def test_a_request_that_comes_again_draws_again() -> None:

@@ -32,7 +32,7 @@ def test_an_answer_is_real_http() -> None:
     async def main() -> bytes:
         async with Upstream(Played()) as upstream:
             reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
-            writer.write(b"GET /stock/17 HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /stock/17?user=3 HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = await reader.read()
             writer.close()
             return answer
@@ -52,7 +52,7 @@ def test_each_client_has_visits_of_its_own() -> None:
             answers = []
             for client in (first, first, second):
                 try:
-                    answers.append(await client.get(5))
+                    answers.append((await client.get(5, 0)).body)
                 except BadStatus as error:
                     answers.append(f"{error.status} {error.headers['Retry-After']}")
             assert (first.attempts, second.attempts, first.in_vain) == (2, 1, 0)
@@ -73,16 +73,16 @@ def test_the_upstream_goes_down_hangs_and_comes_back_on_the_same_port() -> None:
                 script.stages = (Stage("now", "", health, 0.0, 30.0),)
                 upstream.enter(script.stages[0])
 
-            assert "in_stock" in await client.get(1)
+            assert "in_stock" in (await client.get(1, 0)).body
             begin(DOWN)
             with pytest.raises(ConnectionRefusedError):
-                await client.get(2)
+                await client.get(2, 0)
             begin(HUNG)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
-                    await client.get(3)
+                    await client.get(3, 0)
             begin(UP)
-            assert "in_stock" in await client.get(4)
+            assert "in_stock" in (await client.get(4, 0)).body
             assert (client.attempts, client.in_vain) == (4, 2)
 
     asyncio.run(main())
@@ -96,7 +96,7 @@ def test_the_script_is_followed_to_its_end() -> None:
             await upstream.follow_script()
             assert upstream.elapsed() >= 0.05
             with pytest.raises(ConnectionRefusedError):
-                await HttpClient("test", upstream).get(1)
+                await HttpClient("test", upstream).get(1, 0)
 
     asyncio.run(main())
 
@@ -116,7 +116,7 @@ def test_a_port_that_refuses_stays_ours() -> None:
 def test_the_end_leaves_no_task_and_no_socket() -> None:
     async def main() -> None:
         async with Upstream(Played(Stage("hung", "", HUNG, 0.0, 30.0))) as upstream:
-            waiting = asyncio.ensure_future(HttpClient("test", upstream).get(1))
+            waiting = asyncio.ensure_future(HttpClient("test", upstream).get(1, 0))
             await asyncio.sleep(0.05)
         with pytest.raises(ConnectionResetError):
             await waiting
@@ -137,7 +137,7 @@ def test_nonsense_is_not_answered_and_harms_nobody() -> None:
                 writer.write_eof()
                 assert await reader.read() == b""
                 writer.close()
-            assert "in_stock" in await HttpClient("test", upstream).get(1)
+            assert "in_stock" in (await HttpClient("test", upstream).get(1, 0)).body
 
     asyncio.run(main())
 
