@@ -249,6 +249,7 @@ def test_a_method_that_can_not_be_guarded_is_refused_at_once(payments: Pipeline)
     "target, methods, setting",
     [
         (Client(), "get", "methods"),
+        (types.SimpleNamespace(g=len), "g", "methods"),
         (Client(), set(), "methods"),
         (Client(), None, "methods"),
         (Client(), iter(["get"]), "methods"),

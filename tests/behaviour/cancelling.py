@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +24,26 @@ class Run:
     error: Exception | None = None
 
 
+_SUSPENDED: ContextVar[Callable[[], object]] = ContextVar("suspended")
+
+
+async def stepped(body: Coroutine[Any, Any, Any]) -> Any:
+    """Await `body` in a task that a run has started; its suspensions count as suspensions of the run."""
+    suspended = _SUSPENDED.get(None)
+    return await (body if suspended is None else _stepped(body, suspended))
+
+
 @types.coroutine
-def _stepped(body: Coroutine[Any, Any, Any], suspended: Callable[[int], object]) -> Generator[Any, Any, Any]:
-    """Await `body`, and call `suspended` with the number of each suspension, just before it takes place."""
+def _stepped(body: Coroutine[Any, Any, Any], suspended: Callable[[], object]) -> Generator[Any, Any, Any]:
+    """Await `body`, and call `suspended` just before each suspension."""
     resume: Callable[[Any], Any] = body.send
     argument: Any = None
-    for step in itertools.count(1):
+    while True:
         try:
             signal = resume(argument)
         except StopIteration as stop:
             return stop.value
-        suspended(step)
+        suspended()
         try:
             argument = yield signal
             resume = body.send
@@ -48,40 +57,45 @@ async def cancelled_at(
     body: Coroutine[Any, Any, Any],
     before: Callable[[], object] = lambda: None,
     after: Callable[[], object] = lambda: None,
+    otherwise: Callable[[], object] = lambda: None,
 ) -> Run:
     """Run `body`, and ask for its cancellation as it suspends for the `point`-th time; 0: before it begins.
 
-    `before` and `after` are called at the same instant, before and after the cancellation is asked for. Fails if the
-    count of cancellations that asyncio keeps for the task is not as it was.
+    `before` and `after` are called at the same instant, before and after the cancellation is asked for; `otherwise` at
+    all other suspensions. Fails if the count of cancellations that asyncio keeps for the task is not as it was.
     """
     steps = 0
     run = _on_asyncio if loop.name == "asyncio" else _on_trio
 
-    def cancel_at(cancel: Callable[[], object]) -> Callable[[int], None]:
-        def suspended(step: int) -> None:
-            nonlocal steps
-            steps = step
+    async def counted(cancel: Callable[[], object]) -> Any:
+        def reach(step: int) -> None:
             if step == point:
                 before()
                 cancel()
                 after()
+            elif step:
+                otherwise()
 
-        return suspended
+        def suspended() -> None:
+            nonlocal steps
+            steps += 1
+            reach(steps)
 
-    async def stepped(cancel: Callable[[], object]) -> Any:
-        suspended = cancel_at(cancel)
-        if point == 0:
-            suspended(0)
-        return await _stepped(body, suspended)
+        reach(0)
+        token = _SUSPENDED.set(suspended)
+        try:
+            return await _stepped(body, suspended)
+        finally:
+            _SUSPENDED.reset(token)
 
     try:
-        cancelled, result = await run(stepped)
+        cancelled, result = await run(counted)
     except Exception as error:
         return Run(steps, error=error)
     return Run(steps, cancelled, result)
 
 
-async def _on_asyncio(stepped: Callable[[Callable[[], object]], Coroutine[Any, Any, Any]]) -> tuple[bool, object]:
+async def _on_asyncio(counted: Callable[[Callable[[], object]], Coroutine[Any, Any, Any]]) -> tuple[bool, object]:
     task = asyncio.current_task()
     assert task is not None
     asked = 0
@@ -92,7 +106,7 @@ async def _on_asyncio(stepped: Callable[[Callable[[], object]], Coroutine[Any, A
         task.cancel()
 
     try:
-        return False, await stepped(cancel)
+        return False, await counted(cancel)
     except asyncio.CancelledError:
         assert asked, "cancelled, but not by the test"
         return True, None
@@ -102,8 +116,8 @@ async def _on_asyncio(stepped: Callable[[Callable[[], object]], Coroutine[Any, A
             task.uncancel()
 
 
-async def _on_trio(stepped: Callable[[Callable[[], object]], Coroutine[Any, Any, Any]]) -> tuple[bool, object]:
+async def _on_trio(counted: Callable[[Callable[[], object]], Coroutine[Any, Any, Any]]) -> tuple[bool, object]:
     result: object = None
     with trio.CancelScope() as scope:
-        result = await stepped(scope.cancel)
+        result = await counted(scope.cancel)
     return scope.cancelled_caught, result

@@ -1,138 +1,48 @@
-"""Cancellation and its like pass through every policy untouched, and everything taken is given back.
-
-A new policy joins with one line in `SUBJECTS`.
-"""
+"""Cancellation and its like pass through every policy untouched, and everything taken is given back."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from resilient import (
+    Bulkhead,
     CircuitBreaker,
     CircuitState,
+    Failover,
+    Fallback,
+    Hedge,
+    RateLimiter,
     Registry,
     Retry,
-    RetryBudget,
+    Stale,
+    Throttle,
     Timeout,
     circuit_breaker,
     current_deadline,
-    pipeline,
-    retry,
-    timeout,
+    rate_limiter,
 )
+from resilient.core.clock import CLOCK
 from resilient.testing import FakeClock
 from tests.behaviour.cancelling import Run, cancelled_at
-from tests.behaviour.kit import CALL_FACES, RETRY_FACES, SCOPE_FACES, Backend
-
-LIMIT = 60.0
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A policy, or pipeline of them, under the name "subject"; its retries, if any, are needed twice."""
-
-    name: str
-    faces: tuple[str, ...]
-    make: Callable[[Registry], Any]
-    failures: int = 0
+from tests.behaviour.kit import RETRY_FACES, SCOPE_FACES, Backend
+from tests.behaviour.subjects import LIMIT, Body, Holder, Subject, every_subject, retrying
 
 
-def _retrying(registry: Registry, **settings: Any) -> Retry:
-    return retry(name="subject", attempts=4, backoff=1.0, registry=registry, **settings)
-
-
-def _breaking(registry: Registry, **settings: Any) -> CircuitBreaker:
-    return circuit_breaker("subject", consecutive_failures=9, registry=registry, **settings)
-
-
-def _probing(registry: Registry, clock_moves: Callable[[float], object]) -> CircuitBreaker:
+def probing(registry: Registry, clock: FakeClock) -> CircuitBreaker:
     breaker = circuit_breaker("subject", open_duration=20, registry=registry)
     breaker.trip()
-    clock_moves(20.0)
+    clock.advance(20.0)
     return breaker
-
-
-def _limiting(registry: Registry, **settings: Any) -> Timeout:
-    return timeout(LIMIT, name="subject", registry=registry, **settings)
-
-
-def _all_of_them(registry: Registry) -> Any:
-    return pipeline(
-        "subject",
-        _limiting(registry),
-        _retrying(registry, budget=RetryBudget()),
-        _breaking(registry),
-        timeout(LIMIT, name="attempt", registry=registry),
-        registry=registry,
-    )
-
-
-SUBJECTS = [
-    Subject("retry", RETRY_FACES, _retrying, failures=2),
-    Subject(
-        "retry with attempt_timeout", RETRY_FACES, lambda registry: _retrying(registry, attempt_timeout=5), failures=2
-    ),
-    Subject("breaker", SCOPE_FACES, _breaking),
-    Subject("breaker that times calls", SCOPE_FACES, lambda registry: _breaking(registry, slow_call_duration=5)),
-    Subject("timeout", SCOPE_FACES, _limiting),
-    Subject("timeout by scope", SCOPE_FACES, lambda registry: _limiting(registry, interrupt="scope")),
-    Subject("timeout that never interrupts", SCOPE_FACES, lambda registry: _limiting(registry, interrupt="never")),
-    Subject(
-        "breaker, timeout",
-        SCOPE_FACES,
-        lambda registry: pipeline("subject", _breaking(registry), _limiting(registry), registry=registry),
-    ),
-    Subject(
-        "timeout, breaker",
-        SCOPE_FACES,
-        lambda registry: pipeline("subject", _limiting(registry), _breaking(registry), registry=registry),
-    ),
-    Subject(
-        "breaker, retry",
-        CALL_FACES,
-        lambda registry: pipeline("subject", _breaking(registry), _retrying(registry), registry=registry),
-        failures=2,
-    ),
-    Subject("timeout, retry, breaker, timeout", CALL_FACES, _all_of_them, failures=2),
-]
-EACH = [
-    pytest.param(subject, face, id=f"{subject.name}-{face}".replace(" ", "_"))
-    for subject in SUBJECTS
-    for face in subject.faces
-]
-every_subject = pytest.mark.parametrize("subject, face", EACH)
-
-
-class Body:
-    """Suspends, fails as often as its subject wants to retry, then succeeds; counts what it raised."""
-
-    def __init__(self, backend: Backend, failures: int) -> None:
-        self.backend = backend
-        self.failures = failures
-        self.raised = self.neutral = 0
-
-    async def __call__(self) -> str:
-        try:
-            await self.backend.checkpoint()
-            await self.backend.checkpoint()
-        except Exception:
-            raise
-        except BaseException:
-            self.neutral += 1
-            raise
-        if self.raised < self.failures:
-            self.raised += 1
-            raise ConnectionError
-        return "result"
 
 
 def check_all_given_back(registry: Registry, clock: FakeClock, body: Body) -> None:
     """After one call that was neutral: nothing is counted as a failure, nothing is under way, nothing left behind."""
-    (meter,) = registry.snapshot()["pipeline"].values()
+    snapshot: Any = registry.snapshot()
+    (meter,) = snapshot["pipeline"].values()
     assert meter["active"] == 0
     assert meter["calls"] == {
         "success": 0,
@@ -142,24 +52,119 @@ def check_all_given_back(registry: Registry, clock: FakeClock, body: Body) -> No
         "fallback": 0,
         "cancelled": 1,
     }
-    for policy in registry.all(Retry):
-        assert not any(policy._meter.calls().values())
-        assert policy._meter.attempts() == {"success": 0, "retryable_failure": body.raised, "failure": 0}
-    for breaker in registry.all(CircuitBreaker):
-        totals: Any = breaker.snapshot()["totals"]
-        assert totals["success"] == totals["slow"] == totals["rejected"] == 0
-        # Outside of retry, or without one, it saw one neutral call; inside of it, what the body did.
-        assert (totals["failure"], totals["ignored"]) in ((0, 1), (body.raised, body.neutral))
-        assert breaker.state is CircuitState.CLOSED
+    assert body.running == 0
+    assert current_deadline() is None
+    assert not any(room.queued for room in registry.all(Bulkhead))
+    let_those_go_who_hold_a_permit(clock)
+    for retry in registry.all(Retry):
+        assert not any(retry._meter.calls().values())
+        assert retry._meter.attempts() == {"success": 0, "retryable_failure": body.raised, "failure": 0}
     for limit in registry.all(Timeout):
         assert limit._meter.timed_out == 0
-    assert current_deadline() is None
-    assert not [timer for _, _, timer in clock._timers if timer.fire is not None]
+    for room in registry.all(Bulkhead):
+        assert (room.in_flight, room._permits._free) == (0, room.limit)
+        assert room._keyed is None or not room._keyed._borrowed
+        assert room.snapshot()["limit"] == room._permits.limit == initial_limit(room)
+        assert room.snapshot()["rejected"] == 0
+    for limiter in registry.all(RateLimiter):
+        totals: Any = limiter.snapshot()["totals"]
+        # Inside of retry each attempt takes a slot.
+        assert totals["allowed"] + totals["delayed"] in (body.begun, min(body.begun, 1))
+        assert totals["rejected"] == 0
+        assert all(slot.at <= clock.now() for slot in limiter._gcra._waiting)
+    for throttle in registry.all(Throttle):
+        counted = throttle.snapshot()
+        assert (counted["requests"], counted["accepts"], counted["rejected"]) == (0, 0, 0)
+    of_fallbacks: list[Any] = [*registry.all(Fallback), *registry.all(Stale), *registry.all(Failover)]
+    assert not any(any(policy._meter.calls().values()) for policy in of_fallbacks)
+    for cache in registry.all(Stale):
+        assert (cache._cache.loads, len(cache._cache)) == (0, 0)
+    for hedge in registry.all(Hedge):
+        attempts = hedge._meter.attempts()
+        assert not any(hedge._meter.calls().values())
+        assert (attempts["won"], attempts["failed"]) == (0, body.raised)
+        # Asyncio cancels an attempt that has not begun without beginning it.
+        assert attempts["cancelled"] + attempts["lost"] >= body.begun - body.raised
+    check_breakers(registry, body)
 
 
-async def _run_to_its_end(loop: Backend, subject: Subject, face: str) -> Run:
-    body = Body(loop, subject.failures)
-    return await cancelled_at(loop, None, loop.use(face, subject.make(Registry()), body))
+def let_those_go_who_hold_a_permit(clock: FakeClock) -> None:
+    """They are the only ones that may still wait for time to pass."""
+    for timer in [timer for _, _, timer in clock._timers if timer.fire is not None]:
+        assert isinstance(timer.fire, Holder)
+        timer.fire()
+        timer.cancel()
+
+
+def initial_limit(room: Bulkhead) -> object:
+    limit = room.settings["max_concurrent"]
+    return getattr(limit, "initial", limit)
+
+
+def check_breakers(registry: Registry, body: Body) -> None:
+    breakers = registry.all(CircuitBreaker)
+    counted: list[Any] = [breaker.snapshot()["totals"] for breaker in breakers]
+    assert not any(totals["success"] or totals["slow"] or totals["rejected"] for totals in counted)
+    assert all(breaker.state is CircuitState.CLOSED for breaker in breakers)
+    if registry.all(Failover):
+        for of_all in ("failure", "ignored"):
+            assert (
+                sum(totals[of_all] for totals in counted) == {"failure": body.raised, "ignored": body.neutral}[of_all]
+            )
+    else:
+        for totals in counted:
+            # Outside of retry, or without one, it saw one neutral call; inside of it, what the body did.
+            assert (totals["failure"], totals["ignored"]) in ((0, 1), (body.raised, body.neutral))
+
+
+class Scene:
+    """A subject in a registry of its own, for one run of its body and for another one after that."""
+
+    def __init__(self, loop: Backend, subject: Subject, face: str, clock: FakeClock) -> None:
+        self.registry = Registry()
+        self.body = Body(loop, subject.failures, subject.in_tasks)
+        self._policy = subject.make(self.registry)
+        self._use: Callable[[Any], Any] = lambda body: loop.use(face, self._policy, body)
+        self._loop, self._subject, self._clock = loop, subject, clock
+
+    def let_time_pass(self, seconds: float) -> None:
+        if seconds and (self._subject.passing or self._subject.in_tasks) and self._loop.name == "trio":
+            # As it suspends, a task of trio can be cancelled already, but not yet be woken from within its loop.
+            thread = threading.Thread(target=self._clock.advance, args=[seconds])
+            thread.start()
+            thread.join()
+        elif seconds:
+            self._clock.advance(seconds)
+
+    async def run(self, point: int | None, before: float = 0.0, after: float = 0.0) -> Run:
+        """Let so many seconds pass at once before and after the cancellation."""
+        return await self._cancelled_at(point, self._use(self.body), before, after)
+
+    async def run_uncancelled(self, body: Callable[[], Any]) -> None:
+        call = self._use(body)
+        await (call if self._loop.name == "threads" else self._cancelled_at(None, call))
+
+    async def _cancelled_at(self, point: int | None, call: Any, before: float = 0.0, after: float = 0.0) -> Run:
+        return await cancelled_at(
+            self._loop,
+            point,
+            call,
+            before=lambda: self.let_time_pass(before),
+            after=lambda: self.let_time_pass(after),
+            otherwise=lambda: self.let_time_pass(self._subject.passing),
+        )
+
+    async def check(self, run: Run) -> None:
+        if run.cancelled:
+            check_all_given_back(self.registry, self._clock, self.body)
+        else:
+            # The last attempt had ended before trio came to deliver the cancellation.
+            assert self._subject.in_tasks
+            assert (self._loop.name, run.result, self.body.running) == ("trio", "result", 0)
+            let_those_go_who_hold_a_permit(self._clock)
+        self.body = Body(self._loop, self._subject.failures, self._subject.in_tasks)
+        assert (await self.run(None)).result == "result"
+        let_those_go_who_hold_a_permit(self._clock)
 
 
 @every_subject
@@ -167,14 +172,13 @@ def test_a_cancellation_at_any_await_point_stays_one_and_gives_everything_back(
     loop: Backend, subject: Subject, face: str, fake_clock: FakeClock
 ) -> None:
     async def main() -> None:
-        whole = await _run_to_its_end(loop, subject, face)
+        whole = await Scene(loop, subject, face, fake_clock).run(None)
         assert whole.result == "result"
-        assert whole.steps >= 2 * (1 + subject.failures) + subject.failures
+        assert whole.steps >= subject.steps
+        let_those_go_who_hold_a_permit(fake_clock)
         for point in range(whole.steps + 1):
-            registry, body = Registry(), Body(loop, subject.failures)
-            run = await cancelled_at(loop, point, loop.use(face, subject.make(registry), body))
-            assert run.cancelled, (point, run)
-            check_all_given_back(registry, fake_clock, body)
+            scene = Scene(loop, subject, face, fake_clock)
+            await scene.check(await scene.run(point))
 
     loop.run(main)
 
@@ -184,26 +188,35 @@ def test_a_cancellation_at_any_await_point_stays_one_and_gives_everything_back(
 def test_a_cancellation_beats_a_timeout_of_the_same_instant(
     loop: Backend, subject: Subject, face: str, order: str, fake_clock: FakeClock
 ) -> None:
-    def time_is_up() -> None:
-        fake_clock.advance(LIMIT)
-
-    def nothing() -> None: ...
+    seconds = {"after" if order == "first" else "before": LIMIT}
 
     async def main() -> None:
-        whole = await _run_to_its_end(loop, subject, face)
+        whole = await Scene(loop, subject, face, fake_clock).run(None)
+        let_those_go_who_hold_a_permit(fake_clock)
         for point in range(1, whole.steps + 1):
-            registry, body = Registry(), Body(loop, subject.failures)
-            run = await cancelled_at(
-                loop,
-                point,
-                loop.use(face, subject.make(registry), body),
-                before=nothing if order == "first" else time_is_up,
-                after=time_is_up if order == "first" else nothing,
-            )
-            assert run.cancelled, (point, run)
-            check_all_given_back(registry, fake_clock, body)
+            scene = Scene(loop, subject, face, fake_clock)
+            await scene.check(await scene.run(point, **seconds))
 
     loop.run(main)
+
+
+@pytest.mark.parametrize("face", SCOPE_FACES)
+@pytest.mark.parametrize("point", [0, 1])
+def test_a_wait_for_a_rate_limiter_that_is_cancelled_gives_its_slot_back(loop: Backend, face: str, point: int) -> None:
+    """In real time: where waits take none, a slot is spent as soon as the wait for it has begun."""
+    limiter = rate_limiter("subject", limit=1, period=3600.0, max_wait=9999.0, registry=Registry())
+    before = limiter._gcra.reserve(CLOCK.now(), 0.0), limiter._gcra._arrival
+
+    async def main() -> None:
+        body = Body(loop, 0)
+        run = await cancelled_at(loop, point, loop.use(face, limiter, body))
+        assert run.cancelled
+        assert body.begun == 0
+
+    loop.run(main)
+    assert limiter._gcra._arrival == pytest.approx(before[1])
+    assert limiter._gcra.waiting == 0
+    assert not any(limiter._meter.calls().values())
 
 
 @pytest.mark.parametrize("face", SCOPE_FACES)
@@ -213,7 +226,7 @@ def test_a_cancelled_probe_gives_its_permit_back_wherever_it_was(
     async def main() -> None:
         for point in range(3):
             registry = Registry()
-            breaker = _probing(registry, fake_clock.advance)
+            breaker = probing(registry, fake_clock)
             run = await cancelled_at(loop, point, loop.use(face, breaker, Body(loop, 0)))
             assert run.cancelled
             assert breaker.state is CircuitState.HALF_OPEN
@@ -234,18 +247,21 @@ def test_what_is_no_exception_passes_from_the_body_as_the_same_object(
 ) -> None:
     async def main() -> None:
         for attempt in range(subject.failures + 1):
-            registry, body, thrown = Registry(), Body(backend, attempt), passing()
+            scene, thrown = Scene(backend, subject, face, fake_clock), passing()
+            scene.body.failures = attempt
 
-            async def throwing(body: Body = body, thrown: BaseException = thrown) -> None:
+            async def throwing(body: Body = scene.body, thrown: BaseException = thrown) -> None:
                 await body()
                 body.neutral += 1
                 raise thrown
 
             with pytest.raises(passing) as caught:
-                await backend.use(face, subject.make(registry), throwing)
+                await scene.run_uncancelled(throwing)
             assert caught.value is thrown
-            assert (body.raised, body.neutral) == (attempt, 1)
-            check_all_given_back(registry, fake_clock, body)
+            assert scene.body.raised == attempt
+            # A hedge may have got there, too.
+            assert scene.body.neutral == 1 or (subject.in_tasks and scene.body.neutral == 2)
+            check_all_given_back(scene.registry, fake_clock, scene.body)
             assert not hasattr(thrown, "__notes__")
 
     backend.run(main)
@@ -260,7 +276,7 @@ def test_what_is_no_exception_passes_from_a_probe_which_gives_its_permit_back(
 
     async def main() -> None:
         for face in SCOPE_FACES:
-            breaker = _probing(Registry(), fake_clock.advance)
+            breaker = probing(Registry(), fake_clock)
             with pytest.raises(passing):
                 await backend.use(face, breaker, throwing)
             assert breaker.state is CircuitState.HALF_OPEN
@@ -280,7 +296,7 @@ def test_ctrl_c_in_a_wait_between_attempts_ends_it_at_once(backend: Backend, fac
 
     async def main() -> None:
         with pytest.raises(KeyboardInterrupt):
-            await backend.use(face, _retrying(registry), body)
+            await backend.use(face, retrying(registry), body)
 
     fake_clock.call_at(beginning + 1.5, ctrl_c)
     backend.run(main)
@@ -292,7 +308,7 @@ def test_ctrl_c_in_a_wait_between_attempts_ends_it_at_once(backend: Backend, fac
 def test_a_cancellation_in_a_wait_between_attempts_starts_no_other(loop: Backend, fake_clock: FakeClock) -> None:
     async def main() -> None:
         body = Body(loop, failures=9)
-        run = await cancelled_at(loop, 3, loop.called(_retrying(Registry()), body))
+        run = await cancelled_at(loop, 3, loop.called(retrying(Registry()), body))
         assert run.cancelled
         assert (body.raised, body.neutral) == (1, 0)
 

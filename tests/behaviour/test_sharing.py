@@ -17,21 +17,20 @@ from resilient import (
     CircuitState,
     Event,
     Registry,
+    bulkhead,
     circuit_breaker,
+    fallback,
     pipeline,
+    rate_limiter,
     retry,
+    stale,
+    throttle,
     timeout,
 )
 from resilient.core import circuit
 from resilient.testing import FakeClock
-from tests.behaviour.kit import PATIENCE, RETRY_FACES, SCOPE_FACES, Asyncio, Backend, Threads, Trio
-
-WORKERS: list[Backend] = [Threads(), Threads(), Threads(), Asyncio(), Asyncio(), Trio()]
-CALLS = 400
-
-
-class Neutral(BaseException):
-    """Neither success nor failure."""
+from tests.behaviour.kit import PATIENCE, RETRY_FACES, SCOPE_FACES, Backend
+from tests.behaviour.sharing import CALLS, WORKERS, Neutral, on_all_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -40,43 +39,6 @@ def _threads_change_over_as_often_as_they_can() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-def on_all_at_once(work: Callable[[Backend, int], Any]) -> None:
-    """Run `CALLS` calls of `work(backend, number)` on each of three threads, two asyncio loops and trio, all at once.
-
-    On a loop they are spread over ten tasks.
-    """
-    begin = threading.Barrier(len(WORKERS))
-    errors: list[BaseException] = []
-
-    async def share(backend: Backend, first: int, step: int) -> None:
-        for number in range(first, CALLS, step):
-            await work(backend, number)
-
-    async def main(backend: Backend) -> None:
-        if backend.name == "threads":
-            await share(backend, 0, 1)
-            return
-        async with backend.group() as spawn:
-            for task in range(10):
-                spawn(share, backend, task, 10)
-
-    def worker(backend: Backend) -> None:
-        begin.wait(PATIENCE)
-        try:
-            backend.run(main, backend)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=worker, args=[backend], daemon=True) for backend in WORKERS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert not any(thread.is_alive() for thread in threads)
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("face", ["decorated", "called"])
@@ -141,12 +103,20 @@ def test_every_count_is_exact(face: str, private: Registry) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["retry", "circuit_breaker", "timeout"])
+@pytest.mark.parametrize(
+    "kind",
+    ["retry", "circuit_breaker", "timeout", "bulkhead", "rate_limiter", "throttle", "fallback", "stale"],
+)
 def test_no_count_is_lost_where_threads_meet_in_the_shortest_of_calls(kind: str, private: Registry) -> None:
     make: dict[str, Callable[[], Any]] = {
         "retry": lambda: retry(registry=private),
         "circuit_breaker": lambda: circuit_breaker(registry=private),
         "timeout": lambda: timeout(60.0, registry=private),
+        "bulkhead": lambda: bulkhead(registry=private),
+        "rate_limiter": lambda: rate_limiter(limit=10**6, registry=private),
+        "throttle": lambda: throttle(registry=private),
+        "fallback": lambda: fallback(default=0, registry=private),
+        "stale": lambda: stale(3600, 3600, registry=private),
     }
 
     @pipeline("shared", make[kind](), registry=private)
@@ -167,8 +137,10 @@ def test_no_count_is_lost_where_threads_meet_in_the_shortest_of_calls(kind: str,
     meter = private.call_meter("shared")
     assert (meter.started, meter.success.count) == (120_000, 120_000)
     counted: Any = private.snapshot()[kind]["shared"]
-    counts = counted["totals"] if kind == "circuit_breaker" else counted["calls"]
+    counts = counted["totals"] if "totals" in counted else counted["calls"]
     assert sum(counts.values()) == 120_000
+    if kind == "throttle":
+        assert counted["requests"] == counted["accepts"] == 120_000
 
 
 @pytest.mark.parametrize("face", SCOPE_FACES)

@@ -12,13 +12,21 @@ from resilient import (
     CircuitState,
     Event,
     Registry,
+    adaptive,
+    bulkhead,
     circuit_breaker,
+    failover,
+    fallback,
+    hedge,
     pipeline,
+    rate_limiter,
     retry,
+    stale,
+    throttle,
     timeout,
 )
 from resilient.core.clock import CLOCK
-from tests.behaviour.kit import PATIENCE, RETRY_FACES, SCOPE_FACES, Backend, Body
+from tests.behaviour.kit import CALL_FACES, PATIENCE, RETRY_FACES, SCOPE_FACES, Backend, Body
 
 
 def _shared_policies(registry: Registry) -> list[Any]:
@@ -28,9 +36,21 @@ def _shared_policies(registry: Registry) -> list[Any]:
     probing.trip(0)
     limit = timeout(60.0, registry=registry)
     both = pipeline("both", timeout(60.0, registry=registry), circuit_breaker(registry=registry), registry=registry)
+    room = bulkhead(max_queue=5, registry=registry)
+    adapting = bulkhead("adapting", max_concurrent=adaptive(), registry=registry)
+    limiter = rate_limiter(limit=100, registry=registry)
+    throttling = throttle(registry=registry)
+    substitute = fallback(default=0, registry=registry)
+    cache = stale(0, 60.0, registry=registry)
+    hedging = hedge(delay=60.0, registry=registry)
     return [
         *((retrying, face) for face in RETRY_FACES),
         *((policy, face) for policy in (breaker, probing, limit, both) for face in SCOPE_FACES),
+        *((policy, face) for policy in (room, adapting, limiter, throttling) for face in SCOPE_FACES),
+        *((policy, face) for policy in (substitute, hedging) for face in CALL_FACES),
+        # Decorated, each body is a function of its own, with a result of its own.
+        (cache, "decorated"),
+        (lambda function: failover(("first", function), ("second", function), registry=registry), "decorated"),
     ]
 
 
@@ -93,8 +113,27 @@ def test_five_threads_are_inside_every_callable_of_the_users_at_once(private: Re
         (circuit_breaker(ignore=meeting(True), registry=private), fail),
         (circuit_breaker(on_result=meeting(False), registry=private), succeed),
         (circuit_breaker(consecutive_failures=1, open_duration=meeting(9.0), registry=private), fail),
+        (circuit_breaker(key=meeting("key"), registry=private), succeed),
+        (bulkhead(key=meeting("key"), registry=private), succeed),
+        (rate_limiter(limit=9, key=meeting("key"), registry=private), succeed),
+        (throttle(on=meeting(True), registry=private), fail),
+        (fallback(meeting("instead"), registry=private), fail),
+        (fallback(default=0, on=meeting(True), registry=private), fail),
+        (fallback(default=0, on_result=meeting(True), registry=private), succeed),
+        (stale(0, 60.0, key=meeting("key"), registry=private), succeed),
+        (stale(0, 60.0, on=meeting(True), registry=private), fail),
+        (hedge(delay=60.0, on=meeting(True), registry=private), fail),
     ):
         five_threads(lambda policy=policy, function=function: policy.call(function))  # type: ignore[misc]
+
+
+def test_five_threads_are_inside_what_tells_failover_to_go_on(private: Registry) -> None:
+    barrier = threading.Barrier(5)
+    search = failover(
+        ("first", fail), ("second", succeed), on=lambda error: barrier.wait(PATIENCE) >= 0, registry=private
+    )
+    five_threads(search)
+    assert not barrier.broken
 
 
 def test_five_threads_are_inside_a_listener_at_once(private: Registry) -> None:

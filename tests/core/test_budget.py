@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import threading
+import time
 from collections import deque
 from datetime import timedelta
 
@@ -189,6 +190,25 @@ class TestSharing:
         assert found["calls"] == 2_400
         assert found["retries"] == sum(granted) <= 1_200
         assert found["retries"] + found["denied"] == 2_400
+
+    def test_threads_never_take_more_than_is_left(self) -> None:
+        class Unhurried(RetryBudget):
+            def _left(self, now: float) -> float:
+                left = super()._left(now)
+                time.sleep(0)  # another thread may run
+                return left
+
+        budget = Unhurried(0.0, min_per_second=1.0, window=10.0)
+        granted: list[bool] = []
+        threads = [
+            threading.Thread(target=lambda: granted.extend([budget.withdraw(0.0) for _ in range(20)])) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert granted.count(True) == 10
+        assert budget.snapshot(now=0.0)["denied"] == 150
 
 
 class TestFace:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -182,6 +184,30 @@ class TestLoads:
         assert (len(cache), cache.loads) == (0, 1)
         cache.succeed(load, 2, 0.0)
         assert fresh(cache, "b", 0.0)
+
+    def test_of_threads_that_ask_at_once_one_loads(self) -> None:
+        cache = Cache(ttl=0.0, max_stale=60.0, max_size=2)
+        began: list[int] = []
+
+        class Key(int):
+            def __hash__(self) -> int:
+                time.sleep(0)  # another thread may run
+                return int(self)
+
+        def ask() -> None:
+            for key in range(50):
+                found = cache.ask(Key(key), 0.0)
+                assert not isinstance(found, Entry)
+                if found[1]:
+                    began.append(key)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(began) == list(range(50))
+        assert cache.loads == 50
 
     def test_nobody_is_woken_while_the_lock_is_held(self) -> None:
         cache = Cache(ttl=0.0, max_stale=60.0, max_size=2)

@@ -82,6 +82,15 @@ def test_nobody_overtakes_the_queue() -> None:
     assert seen == [False]
 
 
+def test_nobody_takes_a_permit_that_is_just_coming_back_before_those_who_wait() -> None:
+    permits = full()
+    waiter = Sleeper(permits)
+    # As if the thread that gives it back had come no further yet.
+    permits._free += 1
+    assert not permits.try_acquire()
+    assert waiter.place.granted
+
+
 def test_a_waiter_that_leaves_does_not_stop_the_queue() -> None:
     permits = full()
     first, second = Sleeper(permits), Sleeper(permits)
@@ -326,9 +335,11 @@ def test_eight_threads_without_a_queue_never_hold_more_than_the_limit() -> None:
     held: deque[None] = deque()
     most: list[int] = [0] * 8
     got: list[int] = [0] * 8
+    begin = threading.Barrier(8)
 
     def work(index: int) -> None:
-        for _ in range(4_000):
+        begin.wait(10.0)
+        for _ in range(30_000):
             if permits.try_acquire():
                 held.append(None)
                 most[index] = max(most[index], len(held))

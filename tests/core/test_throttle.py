@@ -114,7 +114,8 @@ def test_it_does_what_the_formula_says_of_the_calls_of_the_window(steps: list[tu
         )
 
 
-def test_no_call_is_lost_where_threads_begin_parts_at_the_same_time() -> None:
+@pytest.mark.parametrize("refused_here", [False, True])
+def test_no_call_is_lost_where_threads_begin_parts_at_the_same_time(refused_here: bool) -> None:
     switching = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -124,13 +125,16 @@ def test_no_call_is_lost_where_threads_begin_parts_at_the_same_time() -> None:
 
             def record(throttle: Throttle = throttle, instants: Iterator[int] = instants) -> None:
                 for _ in range(12):
-                    throttle.record(float(next(instants)), accepted=True)
+                    if refused_here:
+                        throttle.refuses(float(next(instants)), -1.0)
+                    else:
+                        throttle.record(float(next(instants)), accepted=True)
 
             threads = [threading.Thread(target=record) for _ in range(8)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert throttle.report(96e4)[1:] == (96, 96)
+            assert throttle.report(96e4)[1:] == (96, 0 if refused_here else 96)
     finally:
         sys.setswitchinterval(switching)

@@ -114,7 +114,7 @@ def test_an_adaptive_limit_learns_from_durations() -> None:
 
 
 def test_an_adaptive_limit_that_grows_wakes_those_who_wait() -> None:
-    policy = fresh(max_concurrent=adaptive(initial=2, algorithm="aimd"), max_queue=2)
+    policy = fresh(max_concurrent=adaptive(initial=2, algorithm="aimd"), max_queue=2, queue_timeout=10.0)
     with Hold(policy):
         second = Hold(policy)
         with ThreadPoolExecutor(2) as pool:
@@ -125,7 +125,7 @@ def test_an_adaptive_limit_that_grows_wakes_those_who_wait() -> None:
             until(lambda: policy.queued == 0)
             assert (policy.limit, policy.in_flight) == (3, 3)
             gate.set()
-            assert [future.result(10.0) for future in waiting] == [True, True]
+            assert [future.result(5.0) for future in waiting] == [True, True]
     assert at_rest(policy)
 
 

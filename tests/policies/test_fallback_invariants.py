@@ -12,13 +12,14 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+import trio
 
 from resilient import ConfigurationError, Registry, fallback
 from resilient.core.meters import LockedNumber
 from resilient.decorate import kind_of
 from resilient.policies.fallback import Fallback
 from resilient.testing import disabled, record_events
-from tests.policies.fallback_kit import FACES, Face, run
+from tests.policies.fallback_kit import FACES, Face, as_async, run
 
 
 @pytest.fixture
@@ -164,29 +165,35 @@ class TestHouseRules:
         assert guarded(5) == 0
         assert counts(policy) == {"applied": 6}
 
-    def test_context_variables_of_the_handler_are_seen_after_it(self, face: Face, registry: Registry) -> None:
+    def test_context_variables_of_the_body_and_the_handler_are_seen_after_them(
+        self, face: Face, registry: Registry
+    ) -> None:
         variable: ContextVar[int] = ContextVar("variable", default=0)
+
+        def body() -> int:
+            variable.set(variable.get() + 10)
+            raise ConnectionError
+
+        async def async_body() -> int:
+            return body()
 
         def handler() -> int:
             variable.set(variable.get() + 1)
             return variable.get()
 
-        if face.backend == "thread":
-            policy = fallback(handler, registry=registry)
-            variable.set(5)
-            assert face.guard(policy, failing)() == 6
-            assert variable.get() == 6
-            return
-
-        async def body() -> None:
-            raise ConnectionError
+        policy = fallback(handler, registry=registry)
 
         async def main() -> int:
             variable.set(5)
-            await fallback(handler, registry=registry)(body)()
+            assert await policy(async_body)() == 16
             return variable.get()
 
-        assert run(face.backend, main) == 6
+        if face.backend == "thread":
+            variable.set(5)
+            assert face.guard(policy, body)() == 16
+            assert variable.get() == 16
+        else:
+            assert run(face.backend, main) == 16
 
     def test_disabled_lets_the_error_through(self, face: Face, registry: Registry) -> None:
         guarded = face.guard(fallback(default=1, registry=registry), failing)
@@ -219,6 +226,36 @@ class TestHouseRules:
             except ZeroDivisionError:
                 pass
             assert left[0]() is None
+        finally:
+            gc.enable()
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    @pytest.mark.parametrize("handler", [None, lambda: 1, lambda: 1 // 0])
+    def test_nothing_of_an_async_call_stays_behind(self, backend: str, handler: Any, registry: Registry) -> None:
+        class Error(Exception):
+            pass
+
+        policy = fallback(default=1, registry=registry) if handler is None else fallback(handler, registry=registry)
+        left: list[weakref.ref[Error]] = []
+
+        def new() -> Error:
+            error = Error()
+            left.append(weakref.ref(error))
+            return error
+
+        async def body() -> None:
+            raise new()
+
+        async def main() -> bool:
+            try:
+                await policy(body)()
+            except ZeroDivisionError:
+                pass
+            return left[0]() is None
+
+        gc.disable()
+        try:
+            assert run(backend, main)
         finally:
             gc.enable()
 
@@ -270,14 +307,60 @@ class TestHouseRules:
             "failed": 8 * len(failed),
         }
 
-    def test_handlers_of_different_threads_run_side_by_side(self, registry: Registry) -> None:
-        together = threading.Barrier(5, timeout=10)
-        policy = fallback(together.wait, registry=registry)
-        threads = [threading.Thread(target=policy(failing)) for _ in range(5)]
+    def test_counts_are_exact_over_threads_asyncio_and_trio(self, registry: Registry) -> None:
+        policy = fallback(lambda x: 1 // (x % 3), on=ValueError, registry=registry)
+
+        def body(x: int) -> int:
+            if x % 2:
+                raise ValueError
+            return x
+
+        plain, asynchronous = policy(body), policy(as_async(body))
+
+        def in_thread() -> None:
+            for x in range(300):
+                try:
+                    plain(x)
+                except ZeroDivisionError:
+                    pass
+
+        async def in_task() -> None:
+            for x in range(300):
+                try:
+                    await asynchronous(x)
+                except ZeroDivisionError:
+                    pass
+
+        def in_loop() -> None:
+            asyncio.run(in_task())
+
+        works: list[Callable[[], object]] = [in_thread, in_loop, in_loop, lambda: trio.run(in_task)]
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=work) for work in works]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(before)
+        assert counts(policy) == {"not_needed": 4 * 150, "applied": 4 * 100, "failed": 4 * 50}
+
+    def test_bodies_and_handlers_of_different_threads_run_side_by_side(self, registry: Registry) -> None:
+        in_the_body, in_the_handler = threading.Barrier(5, timeout=10), threading.Barrier(5, timeout=10)
+
+        def body() -> int:
+            in_the_body.wait()
+            raise ConnectionError
+
+        policy = fallback(in_the_handler.wait, registry=registry)
+        threads = [threading.Thread(target=policy(body)) for _ in range(5)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        assert not in_the_body.broken
         assert counts(policy) == {"applied": 5}
 
     def test_without_the_gil_the_counters_lock(self, registry: Registry) -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from resilient import RateLimitedError, Registry, retry, timeout
+from resilient.core.clock import CLOCK
 from resilient.policies.rate_limiter import RateLimiter, rate_limiter
 from resilient.testing import FakeClock, fake_clock, record_events
 
@@ -170,9 +171,32 @@ def test_a_cancelled_waiter_gives_its_slot_to_those_behind(registry: Registry) -
         assert [type(end) for end in ended[1:3]] == [asyncio.CancelledError] * 2
         return time.monotonic() - started
 
-    # Two waits of 0.1 s are left, not four.
-    assert asyncio.run(main()) < 0.37
+    # Two waits of 0.1 s are left, not four; and not fewer, though those behind were woken to hear of it.
+    assert 0.19 < asyncio.run(main()) < 0.37
     assert order == [0, 3, 4]
+
+
+@pytest.mark.realtime
+def test_a_waiting_thread_moves_up_by_one_when_a_task_before_it_is_cancelled(registry: Registry) -> None:
+    limiter = rate_limiter(limit=5, burst=1, max_wait=10.0, registry=registry)
+    passed: list[float] = []
+    thread = threading.Thread(target=limiter.call, args=(lambda: passed.append(CLOCK.now()),))
+
+    async def main() -> None:
+        task = asyncio.create_task(limiter.call_async(asyncio.sleep, 0))
+        await asyncio.sleep(0)
+        thread.start()
+        async with asyncio.timeout(5.0):
+            while limiter._gcra.waiting < 2:
+                await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+
+    started = CLOCK.now()
+    limiter.call(int)
+    asyncio.run(main())
+    thread.join()
+    assert 0.2 <= passed[0] - started < 0.39
 
 
 @pytest.mark.realtime
@@ -194,6 +218,7 @@ def test_an_interrupted_thread_gives_its_slot_back(registry: Registry) -> None:
         with pytest.raises(Stop):
             limiter.call(int)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
     assert limiter._gcra.waiting == 0
 

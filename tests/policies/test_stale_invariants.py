@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 
@@ -18,7 +19,7 @@ from resilient import (
 )
 from resilient.drivers import tasks
 from resilient.testing import FakeClock, disabled
-from tests.policies.fallback_kit import FACES, Face, run
+from tests.policies.fallback_kit import FACES, Face, as_async, run
 from tests.policies.stale_kit import Caught, Gate, Source, counts, in_threads, joined, until, waiting
 
 
@@ -108,6 +109,41 @@ class TestHouseRules:
             gc.enable()
         assert (len(policy._cache), policy._cache.loads) == (4, 0)
 
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_async_calls_leave_nothing_behind(self, backend: str, registry: Registry) -> None:
+        class Error(Exception):
+            pass
+
+        left: list[weakref.ref[Error]] = []
+        policy = stale(0, 60, max_size=4, registry=registry)
+
+        async def body(x: int) -> int:
+            await tasks.sleep(0)
+            if x % 2 == 0:
+                return x
+            error = Error()
+            left.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+        async def main() -> list[Error | None]:
+            guarded = policy(body)
+            for x in range(100):
+                try:
+                    await guarded(x)
+                except Error:
+                    pass
+            return [reference() for reference in left]
+
+        gc.disable()
+        try:
+            assert run(backend, main) == [None] * 50
+        finally:
+            gc.enable()
+        assert (len(policy._cache), policy._cache.loads) == (4, 0)
+
     def test_an_error_that_was_waited_for_is_not_kept(self, registry: Registry) -> None:
         class Error(Exception):
             pass
@@ -173,6 +209,41 @@ class TestHouseRules:
         guarded = alone(body)
         work(0)
         assert counts(policy) == {result: 8 * count for result, count in counts(alone).items()}
+
+    def test_counts_are_exact_over_threads_asyncio_and_trio(self, registry: Registry) -> None:
+        policy = stale(0, 60, on=ConnectionError, registry=registry)
+
+        def body(worker: int, x: int) -> int:
+            if turns[worker] % 3 == 2:
+                raise ConnectionError
+            return x
+
+        turns = dict.fromkeys(range(4), 0)
+        plain, asynchronous = policy(body), policy(as_async(body))
+
+        def in_thread(worker: int) -> None:
+            for turn in range(300):
+                turns[worker] = turn
+                plain(worker, 1)
+
+        async def in_task(worker: int) -> None:
+            for turn in range(300):
+                turns[worker] = turn
+                await asynchronous(worker, 1)
+
+        works: list[Callable[[], object]] = [
+            partial(in_thread, 0),
+            lambda: asyncio.run(in_task(1)),
+            lambda: asyncio.run(in_task(2)),
+            lambda: trio.run(in_task, 3),
+        ]
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            joined(in_threads(*works))
+        finally:
+            sys.setswitchinterval(before)
+        assert counts(policy) == {"not_needed": 4 * 200, "applied": 4 * 100}
 
     @pytest.mark.parametrize("rounds", [150])
     def test_no_call_is_lost_whatever_becomes_of_the_loaders(self, rounds: int, registry: Registry) -> None:

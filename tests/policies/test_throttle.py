@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
-import random
-import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -247,43 +244,6 @@ def test_rejections_by_policies_inside_count_only_where_on_names_them(clock: Fak
         assert window(policy) == expected
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
-def test_neutral_exceptions_pass_and_do_not_count(kind: type[BaseException], registry: Registry) -> None:
-    policy = throttle(on=BaseException, registry=registry)
-    error = kind()
-    with pytest.raises(kind) as caught:
-        policy.call(_raise, error)
-    assert caught.value is error
-    with pytest.raises(kind), policy:
-        raise error
-    assert window(policy) == (0, 0)
-
-
-@pytest.mark.parametrize("library", ["asyncio", "trio"])
-def test_cancelled_calls_do_not_count(library: str, registry: Registry) -> None:
-    policy = throttle(registry=registry)
-
-    async def on_asyncio() -> None:
-        task = asyncio.ensure_future(policy.call_async(asyncio.sleep, 60))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    async def on_trio() -> None:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            async with policy:
-                await trio.sleep(60)
-        assert scope.cancelled_caught
-
-    if library == "trio":
-        trio.run(on_trio)
-    else:
-        asyncio.run(on_asyncio())
-    assert window(policy) == (0, 0)
-
-
 def test_the_error_of_a_predicate_reaches_the_caller_and_the_call_does_not_count(registry: Registry) -> None:
     def broken(error: BaseException) -> bool:
         raise LookupError("in the predicate")
@@ -321,74 +281,6 @@ def test_a_retry_outside_gives_up_on_a_refusal_and_a_fallback_serves(clock: Fake
     assert both.call(str) == "spare"
     assert clock.sleeps == []
     assert policy.snapshot()["rejected"] == 1
-
-
-def test_counts_are_exact_under_threads_and_loops(registry: Registry) -> None:
-    policy = throttle(registry=registry)
-    threads, each = 6, 500
-    rejected, failed, passed = [0] * threads, [0] * threads, [0] * threads
-    switching = sys.getswitchinterval()
-
-    def use(number: int) -> None:
-        async def async_use(turn: int) -> None:
-            async with policy:
-                if turn % 3 == 0:
-                    raise ConnectionError
-
-        for turn in range(each):
-            try:
-                if number % 2 and turn % 50 == 0:
-                    asyncio.run(async_use(turn))
-                elif turn % 3 == 0:
-                    policy.call(fail)
-                else:
-                    policy.call(int)
-            except ThrottledError:
-                rejected[number] += 1
-            except ConnectionError:
-                failed[number] += 1
-            else:
-                passed[number] += 1
-
-    policy._draw = random.Random(1).random
-    sys.setswitchinterval(1e-6)
-    try:
-        users = [threading.Thread(target=use, args=[number]) for number in range(threads)]
-        for user in users:
-            user.start()
-        for user in users:
-            user.join()
-    finally:
-        sys.setswitchinterval(switching)
-    assert window(policy) == (threads * each, sum(passed))
-    assert policy.snapshot()["totals"] == {"passed": sum(passed) + sum(failed), "rejected": sum(rejected)}
-
-
-def test_no_lock_is_held_while_bodies_run(registry: Registry) -> None:
-    policy = throttle(registry=registry)
-    together = threading.Barrier(5)
-    callers = [threading.Thread(target=policy.call, args=[together.wait, 20]) for _ in range(5)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not together.broken
-    assert window(policy) == (5, 5)
-
-
-def test_a_listener_may_call_back_and_fail(registry: Registry) -> None:
-    policy = drawing(throttle(registry=registry), 0.0)
-    failing(policy, 5)
-    seen: list[object] = []
-
-    def listener(event: object) -> None:
-        seen.append(policy.snapshot()["requests"])
-        raise RuntimeError("listener")
-
-    policy.subscribe(listener)
-    with pytest.raises(ThrottledError):
-        policy.call(int)
-    assert seen == [6]
 
 
 @pytest.mark.parametrize(
