@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from resilient.core.adaptive import adaptive
 from resilient.core.budget import RetryBudget
 from resilient.core.circuit_plan import CircuitState
@@ -34,6 +37,14 @@ from resilient.policies.standard import standard_pipeline
 from resilient.policies.throttle import Throttle, throttle
 from resilient.policies.timeout import Timeout, timeout
 from resilient.registry import Registry, registry
+from resilient.telemetry import logs as _logs  # noqa: F401 - it puts itself where policies look, and so do spans
+from resilient.telemetry import spans as _spans  # noqa: F401
+from resilient.telemetry.exporters import Exporter, register_exporter, shutdown, unregister_exporter
+
+if TYPE_CHECKING:
+    from resilient.telemetry.log_setup import configure_logging
+    from resilient.telemetry.otlp import OTLPExporter
+    from resilient.telemetry.prometheus import PrometheusExporter
 
 __version__ = "0.1.0"
 
@@ -41,11 +52,26 @@ __version__ = "0.1.0"
 # fmt: off
 __all__ = [
     "Attempt", "Bulkhead", "BulkheadFullError", "CircuitBreaker", "CircuitOpenError", "CircuitState",
-    "ConfigurationError", "Deadline", "Event", "Failover", "Fallback", "Hedge", "Pipeline", "Policy",
-    "RateLimitedError", "RateLimiter", "Registry", "RejectedError", "ResilienceError", "Retry", "RetryBudget",
-    "RetryExhaustedError", "Stale", "Throttle", "ThrottledError", "Timeout", "TimeoutExceededError", "adaptive",
-    "bulkhead", "circuit_breaker", "current_deadline", "failover", "fallback", "hedge", "patch", "percentile",
-    "pipeline", "rate_limiter", "registry", "retry", "stale", "standard_pipeline", "subscribe", "throttle", "timeout",
-    "unpatch",
+    "ConfigurationError", "Deadline", "Event", "Exporter", "Failover", "Fallback", "Hedge", "OTLPExporter", "Pipeline",
+    "Policy", "PrometheusExporter", "RateLimitedError", "RateLimiter", "Registry", "RejectedError", "ResilienceError",
+    "Retry", "RetryBudget", "RetryExhaustedError", "Stale", "Throttle", "ThrottledError", "Timeout",
+    "TimeoutExceededError", "adaptive", "bulkhead", "circuit_breaker", "configure_logging", "current_deadline",
+    "failover", "fallback", "hedge", "patch", "percentile", "pipeline", "rate_limiter", "register_exporter", "registry",
+    "retry", "shutdown", "stale", "standard_pipeline", "subscribe", "throttle", "timeout", "unpatch",
+    "unregister_exporter",
 ]
 # fmt: on
+
+_LATER = {
+    "OTLPExporter": "resilient.telemetry.otlp",
+    "PrometheusExporter": "resilient.telemetry.prometheus",
+    "configure_logging": "resilient.telemetry.log_setup",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value

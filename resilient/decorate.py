@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Callable, Generator
 from types import CodeType, CoroutineType, FunctionType
@@ -10,7 +11,9 @@ from typing import Any, Literal, cast
 
 from resilient.core.clock import CLOCK
 from resilient.core.meters import CallMeter
+from resilient.core.tracing import TRACING
 from resilient.operation import Args, Kwargs, Misuse, Operation, Served
+from resilient.traced import await_traced, call_traced
 from resilient.uses import Use, iterate, iterate_async
 
 FunctionKind = Literal["function", "async function", "generator", "async generator"]
@@ -79,13 +82,15 @@ def bare_async(function: Callable[..., Any]) -> Callable[[Args, Kwargs], Any]:
 def guard_sync(function: Callable[..., Any], operation: Operation) -> FunctionType:
     if operation.falls_back:
         return guard_sync_falling_back(function, operation)
-    meter = operation.meter
+    meter, modules = operation.meter, sys.modules
     success = meter.success
     counts, bounds = success.counts, success.bounds
     clock = CLOCK
 
     @_wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
+            return call_traced(operation, trace, args, kwargs)
         meter.started += 1
         started = clock.now()
         try:
@@ -108,13 +113,15 @@ def guard_sync(function: Callable[..., Any], operation: Operation) -> FunctionTy
 def guard_async(function: Callable[..., Any], operation: Operation) -> FunctionType:
     if operation.falls_back:
         return guard_async_falling_back(function, operation)
-    meter = operation.meter
+    meter, modules = operation.meter, sys.modules
     success = meter.success
     counts, bounds = success.counts, success.bounds
     clock = CLOCK
 
     @_wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
+        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
+            return await await_traced(operation, trace, args, kwargs)
         meter.started += 1
         started = clock.now()
         try:
@@ -136,10 +143,12 @@ def guard_async(function: Callable[..., Any], operation: Operation) -> FunctionT
 
 def guard_sync_falling_back(function: Callable[..., Any], operation: Operation) -> FunctionType:
     """For pipelines that hold a fallback: others don't pay for the look at the result."""
-    meter = operation.meter
+    meter, modules = operation.meter, sys.modules
 
     @_wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
+            return call_traced(operation, trace, args, kwargs)
         meter.started += 1
         started = CLOCK.now()
         try:
@@ -155,10 +164,12 @@ def guard_sync_falling_back(function: Callable[..., Any], operation: Operation) 
 
 
 def guard_async_falling_back(function: Callable[..., Any], operation: Operation) -> FunctionType:
-    meter = operation.meter
+    meter, modules = operation.meter, sys.modules
 
     @_wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
+        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
+            return await await_traced(operation, trace, args, kwargs)
         meter.started += 1
         started = CLOCK.now()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
@@ -44,17 +44,18 @@ def result_in(result: Any) -> Any:
 class Operation:
     """What calls are named after and counted in.
 
-    `call` is the chain in force, outermost policy first; `user_args` is where the user's own arguments begin in the
-    arguments of the chain (a `.call` passes the function itself as the first). `falls_back` tells that results may
-    come `Served`.
+    `policies` are those around it, outermost first, and `call` is the chain of them in force; `user_args` is where the
+    user's own arguments begin in the arguments of the chain (a `.call` passes the function itself as the first).
+    `falls_back` tells that results may come `Served`.
     """
 
-    __slots__ = ("__weakref__", "_bare", "_compiled", "call", "falls_back", "meter", "name", "user_args")
+    __slots__ = ("__weakref__", "_bare", "_compiled", "call", "falls_back", "meter", "name", "policies", "user_args")
 
     call: Callable[[Args, Kwargs], Any]
 
-    def __init__(self, name: str, meter: CallMeter, *, user_args: int = 0) -> None:
+    def __init__(self, name: str, meter: CallMeter, *, policies: Sequence[Any] = (), user_args: int = 0) -> None:
         self.name = name
+        self.policies = policies
         self.meter = meter
         self.user_args = user_args
         self.falls_back = False

@@ -273,7 +273,8 @@ class Pipeline(Faces):
         name = self.name or function_name
         if name is None:
             name = (self.policies[0].name if len(self.policies) == 1 else None) or "pipeline"
-        return Operation(name, self._registry.call_meter(name), user_args=user_args)
+        meter = self._registry.call_meter(name)
+        return Operation(name, meter, policies=self.policies, user_args=user_args)
 
     def _refuse(self, use: str) -> None:
         for policy in self.policies:

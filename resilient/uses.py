@@ -8,19 +8,22 @@ from types import FrameType
 from typing import Any
 
 from resilient.core.clock import CLOCK
+from resilient.core.tracing import TRACING, CallTrace
 from resilient.operation import Operation, Scope
+from resilient.traced import count
 
 
 class Use:
     """Enters and leaves the scopes of a pipeline in their order, whatever is raised on the way."""
 
-    __slots__ = ("_begun", "_operation", "_resumed", "_scopes", "_started", "forget")
+    __slots__ = ("_begun", "_operation", "_resumed", "_scopes", "_started", "_trace", "forget")
 
     def __init__(self, operation: Operation, scopes: list[Scope], forget: Callable[[], object] | None = None) -> None:
         self._operation = operation
         self._scopes = scopes
         self._begun = self._resumed = 0
         self._started = 0.0
+        self._trace: CallTrace | None = None
         self.forget = forget
         for scope in scopes:
             scope.bind(self.abandon)
@@ -51,11 +54,15 @@ class Use:
             raise
 
     def resume(self, frame: FrameType) -> None:
+        if self._trace is not None:
+            self._trace.attach()
         for scope in self._scopes:
             scope.resume(frame)
             self._resumed += 1
 
     def resume_async(self) -> None:
+        if self._trace is not None:
+            self._trace.attach()
         for scope in self._scopes:
             scope.resume_async()
             self._resumed += 1
@@ -65,12 +72,16 @@ class Use:
         while self._resumed:
             self._resumed -= 1
             error = _outcome(self._scopes[self._resumed].pause, error)
+        if self._trace is not None:
+            self._trace.detach()
         return error
 
     def pause_async(self, error: BaseException | None) -> BaseException | None:
         while self._resumed:
             self._resumed -= 1
             error = _outcome(self._scopes[self._resumed].pause_async, error)
+        if self._trace is not None:
+            self._trace.detach()
         return error
 
     def leave(self, error: BaseException | None) -> BaseException | None:
@@ -106,13 +117,13 @@ class Use:
     def _start(self) -> None:
         self._operation.meter.started += 1
         self._started = CLOCK.now()
+        if "opentelemetry.trace" in sys.modules and (trace := TRACING.open(self._operation)) is not None:
+            self._trace = trace
+            trace.attach()
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
-        elapsed = CLOCK.now() - self._started
-        if error is None:
-            self._operation.meter.success.observe(elapsed)
-        else:
-            self._operation.meter.raised(error, elapsed)
+        trace, self._trace = self._trace, None
+        count(self._operation, trace, error, self._started)
         return error
 
 

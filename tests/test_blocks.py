@@ -560,7 +560,7 @@ def test_an_error_in_the_middle_of_entering_gives_back_what_was_taken(
 
 def fail_for(breaker: CircuitBreaker, fail: Any) -> Any:
     admit = CircuitBreaker._admit
-    return lambda self, operation: fail() if self is breaker else admit(self, operation)
+    return lambda self, circuit, operation: fail() if self is breaker else admit(self, circuit, operation)
 
 
 def test_an_error_on_the_way_out_still_leaves_the_scopes_further_out(private: Registry) -> None:

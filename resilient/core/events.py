@@ -117,6 +117,22 @@ def _log_once(subscription: _Subscription, event: Event) -> None:
 
 EVERYTHING: Final = Subscriptions()
 
+
+class _Log:
+    """Where events become log lines; nowhere, as long as nobody has put himself here.
+
+    `wants(kind, policy_kind, policy, at)` is asked before an event is made, and may count what it lets pass unwritten.
+    """
+
+    __slots__ = ("wants", "write")
+
+    def __init__(self) -> None:
+        self.wants: Callable[[str, str, str, float], bool] = lambda kind, policy_kind, policy, at: False
+        self.write: Callable[[Event], None] = lambda event: None
+
+
+LOG: Final = _Log()
+
 Item = TypeVar("Item")
 
 

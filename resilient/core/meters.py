@@ -157,7 +157,8 @@ class CallMeter:
         """The histogram of calls that a fallback served; only pipelines that have one have this series."""
         return self._served.setdefault(("fallback", None), Histogram())
 
-    def raised(self, error: BaseException, elapsed: float) -> None:
+    def raised(self, error: BaseException, elapsed: float) -> Histogram:
+        """Count a call that raised; gives the histogram that it went into."""
         outcome = outcome_of(error)
         key = outcome, None if outcome == "cancelled" else error_type(error)
         histogram = self._raised.get(key)
@@ -168,6 +169,7 @@ class CallMeter:
                     key = outcome, OTHER
                 histogram = self._raised.setdefault(key, Histogram())
         histogram.observe(elapsed)
+        return histogram
 
     def durations(self) -> Mapping[tuple[str, str | None], Histogram]:
         """Histograms by outcome and `error.type`."""

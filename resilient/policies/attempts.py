@@ -6,10 +6,11 @@ import sys
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from resilient.core.clock import CLOCK
 from resilient.core.retry_plan import RetryRun, Stop
+from resilient.core.tracing import TRACING, UNTRACED, CallTrace
 from resilient.operation import BYPASS, Operation, Scope
 from resilient.pipeline import COROUTINE, SUSPENDABLE
+from resilient.traced import count
 
 if TYPE_CHECKING:
     from resilient.policies.retry import Retry
@@ -43,6 +44,7 @@ class Attempt:
         try:
             instead = self._attempts.leave(error)
             if isinstance(instead, Exception) and self._attempts.goes_on_after(instead):
+                self._attempts.pause()
                 return True
         except BaseException as raised:
             self._attempts.end(raised)
@@ -56,7 +58,7 @@ class Attempt:
 class Attempts:
     """An iterator over attempts, in `for` or in `async for`; it belongs to one loop."""
 
-    __slots__ = ("_async", "_delay", "_error", "_operation", "_retry", "_run", "_scope", "_state")
+    __slots__ = ("_async", "_delay", "_error", "_operation", "_retry", "_part", "_run", "_scope", "_state", "_trace")
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
@@ -67,6 +69,8 @@ class Attempts:
         self._scope: Scope | None = None
         self._delay = 0.0
         self._error: Exception | None = None
+        self._trace: CallTrace | None = None
+        self._part = UNTRACED
 
     def __del__(self) -> None:
         # Left between two attempts, by a `break` behind the block: nobody else says how it ended.
@@ -124,6 +128,13 @@ class Attempts:
         operation, run = self._current()
         if run.attempts == 1:
             operation.meter.started += 1
+            if "opentelemetry.trace" in sys.modules:
+                self._trace = TRACING.open(operation)
+        if self._trace is not None:
+            self._trace.attach()
+            if run.attempts > 1:
+                self._part = self._trace.retry(run.attempts, self._delay)
+                self._part.__enter__()
         if limit is None:
             return
         scope = limit.scope(operation)
@@ -138,10 +149,16 @@ class Attempts:
     def leave(self, error: BaseException | None) -> BaseException | None:
         """The attempt's own timeout ends; what it puts in the place of `error`."""
         scope, self._scope = self._scope, None
-        if scope is None:
-            return error
-        paused = scope.pause_async(error) if self._async else scope.pause(error)
-        return scope.end(paused or error) or paused or error
+        if scope is not None:
+            paused = scope.pause_async(error) if self._async else scope.pause(error)
+            error = scope.end(paused or error) or paused or error
+        self._part.__exit__(None, error, None)
+        return error
+
+    def pause(self) -> None:
+        """The loop's own code and its waits are no part of the trace."""
+        if self._trace is not None:
+            self._trace.detach()
 
     def _abandon(self, source: Scope, error: BaseException) -> None:
         """The attempt's timeout interrupts where no `__exit__` follows: there is no other attempt."""
@@ -153,6 +170,8 @@ class Attempts:
         """Will there be another attempt?"""
         operation, run = self._current()
         delay = self._retry.next_delay(run, operation, error, None)
+        part, self._part = self._part, UNTRACED
+        part.end("failure" if delay is Stop.NOT_RETRYABLE else "retryable_failure")
         if isinstance(delay, Stop):
             self._retry.conclude(run, operation, delay, error)
             return False
@@ -165,12 +184,11 @@ class Attempts:
         operation, run = self._current()
         self._state = "ended"
         self._error = None
-        elapsed = CLOCK.now() - run.started
         if error is None:
+            self._part.end("success")
             self._retry.succeeded(run.attempts)
-            operation.meter.success.observe(elapsed)
-        else:
-            operation.meter.raised(error, elapsed)
+        trace, self._trace = self._trace, None
+        count(operation, trace, error, run.started)
 
     def _hand_out(self) -> Attempt:
         if self._state in ("handed out", "in its block"):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from resilient.core.checks import describe, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.events import EVERYTHING, Event, Listener, Subscriptions
+from resilient.core.events import EVERYTHING, LOG, Event, Listener, Subscriptions
 from resilient.operation import AsyncCall, Operation, Scope, SyncCall
 from resilient.pipeline import Faces, Pipeline
 from resilient.registry import Registry
@@ -99,12 +99,16 @@ class Policy(Faces):
         return bool(self._subscriptions.active or EVERYTHING.active)
 
     def _tell(self, kind: str, operation: str | None, data: Mapping[str, object], at: float | None = None) -> None:
-        if not self._listened_to():
-            return
         instant = CLOCK.now() if at is None else at
-        event = Event(kind, self.kind, self._name or self.kind, operation, instant, data)
+        name = self._name or self.kind
+        logged = LOG.wants(kind, self.kind, name, instant)
+        if not logged and not self._listened_to():
+            return
+        event = Event(kind, self.kind, name, operation, instant, data)
         self._subscriptions.tell(event)
         EVERYTHING.tell(event)
+        if logged:
+            LOG.write(event)
 
 
 def subscribe(

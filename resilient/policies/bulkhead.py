@@ -15,6 +15,7 @@ from resilient.core.events import Outbox
 from resilient.core.keyed import MAX_LISTED, Keyed
 from resilient.core.meters import BulkheadMeter
 from resilient.core.permits import LimitChange, Permits, Place, Usage
+from resilient.core.tracing import BULKHEAD_QUEUE, note
 from resilient.drivers import threads
 from resilient.drivers.helper_threads import ORPHANS
 from resilient.drivers.waiters import ThreadWaiter, task_waiter
@@ -273,6 +274,7 @@ class Bulkhead(Policy):
         granted = permits.end_wait(place)
         now = CLOCK.now()
         self._meter.queue.observe(now - started)
+        note(BULKHEAD_QUEUE, now - started)
         if granted and now < deadline_at():
             self._meter.queued += 1
             return

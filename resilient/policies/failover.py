@@ -10,6 +10,7 @@ from resilient.core.checks import Checker, Matcher, Seconds, matches, refuse
 from resilient.core.clock import CLOCK
 from resilient.core.deadline import deadline_at
 from resilient.core.meters_fallback import FailoverMeter
+from resilient.core.tracing import trace_fallback
 from resilient.decorate import bare_async, bare_sync, kind_of, name_of
 from resilient.errors import CircuitOpenError, TimeoutExceededError
 from resilient.operation import Args, AsyncCall, Kwargs, Operation, Served, SyncCall
@@ -102,7 +103,7 @@ class Failover(Policy):
 
     def wrap_sync(self, call: SyncCall, operation: Operation) -> SyncCall:
         operation.expect_fallback()
-        others = [_after(operation.user_args, bare_sync(other)) for other in self._settings.providers.functions[1:]]
+        others = [_stand_in(operation.user_args, bare_sync(other)) for other in self._settings.providers.functions[1:]]
         chain = [
             breaker.wrap_sync(provider, operation)
             for breaker, provider in zip(self._breakers, [call, *others], strict=True)
@@ -130,7 +131,9 @@ class Failover(Policy):
 
     def wrap_async(self, call: AsyncCall, operation: Operation) -> AsyncCall:
         operation.expect_fallback()
-        others = [_after(operation.user_args, bare_async(other)) for other in self._settings.providers.functions[1:]]
+        others = [
+            _stand_in_async(operation.user_args, bare_async(other)) for other in self._settings.providers.functions[1:]
+        ]
         chain = [
             breaker.wrap_async(provider, operation)
             for breaker, provider in zip(self._breakers, [call, *others], strict=True)
@@ -207,9 +210,22 @@ def _breaker(name: str | None, provider: str, on: Matcher, registry: Registry) -
     return registry.find(CircuitBreaker, full_name) or circuit_breaker(full_name, on=on, registry=registry)
 
 
-def _after(user_args: int, call: Callable[[Args, Kwargs], Any]) -> Callable[[Args, Kwargs], Any]:
+def _stand_in(user_args: int, call: SyncCall) -> SyncCall:
     """The call with the user's own arguments only: a `.call` hands its function over as the first."""
-    return call if not user_args else lambda args, kwargs: call(args[user_args:], kwargs)
+
+    def guarded(args: Args, kwargs: Kwargs) -> Any:
+        with trace_fallback():
+            return call(args[user_args:], kwargs)
+
+    return guarded
+
+
+def _stand_in_async(user_args: int, call: AsyncCall) -> AsyncCall:
+    async def guarded(args: Args, kwargs: Kwargs) -> Any:
+        with trace_fallback():
+            return await call(args[user_args:], kwargs)
+
+    return guarded
 
 
 def failover(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Generic, NoReturn, ParamSpec, TypeVar, 
 
 from resilient.core.checks import Checker, Matcher, contradiction, matches, refuse
 from resilient.core.meters_fallback import FallbackMeter
+from resilient.core.tracing import trace_fallback
 from resilient.decorate import kind_of, name_of
 from resilient.operation import Args, AsyncCall, Kwargs, Misuse, Operation, Served, SyncCall, result_in
 from resilient.policies.base import Policy
@@ -175,9 +176,11 @@ class Fallback(Policy, Generic[D]):
     def _serve(self, error: Exception | None, args: Args, kwargs: Kwargs, operation: Operation) -> Served:
         handler = self._settings.handler
         if handler is None:
-            return self._applied(self._settings.default, error, operation)
+            with trace_fallback():
+                return self._applied(self._settings.default, error, operation)
         try:
-            value = handler(*self._handed(error, args, operation), **kwargs)
+            with trace_fallback():
+                value = handler(*self._handed(error, args, operation), **kwargs)
         except Exception as failure:
             self._meter.failed += 1
             show_both(failure, error)
@@ -190,11 +193,13 @@ class Fallback(Policy, Generic[D]):
     async def _serve_async(self, error: Exception | None, args: Args, kwargs: Kwargs, operation: Operation) -> Served:
         handler = self._settings.handler
         if handler is None:
-            return self._applied(self._settings.default, error, operation)
+            with trace_fallback():
+                return self._applied(self._settings.default, error, operation)
         try:
-            value = handler(*self._handed(error, args, operation), **kwargs)
-            if hasattr(type(value), "__await__"):
-                value = await value
+            with trace_fallback():
+                value = handler(*self._handed(error, args, operation), **kwargs)
+                if hasattr(type(value), "__await__"):
+                    value = await value
         except Exception as failure:
             self._meter.failed += 1
             show_both(failure, error)

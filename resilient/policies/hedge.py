@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -16,6 +17,7 @@ from resilient.core.clock import CLOCK
 from resilient.core.deadline import deadline_at
 from resilient.core.meters_hedge import HedgeMeter
 from resilient.core.quantile import RecentQuantile
+from resilient.core.tracing import HEDGE_WINNER, UNTRACED, Part, note, trace_hedge
 from resilient.drivers.races import Finish, ThreadRace, task_race
 from resilient.drivers.threads import warn_if_loop_runs
 from resilient.errors import RejectedError
@@ -124,7 +126,7 @@ class Hedge(Policy):
                     step = _Step.START
                     while step is not _Step.END:
                         if step is _Step.START:
-                            race.start(hedged.begin_attempt(), work, hedged.due)
+                            race.start(hedged.begin_attempt(), hedged.traced(work), hedged.due)
                         step = hedged.after(race.next())
                 return hedged.outcome()
 
@@ -142,7 +144,7 @@ class Hedge(Policy):
                     step = _Step.START
                     while step is not _Step.END:
                         if step is _Step.START:
-                            race.start(hedged.begin_attempt(), work, hedged.due)
+                            race.start(hedged.begin_attempt(), hedged.traced_async(work), hedged.due)
                         step = hedged.after(await race.next())
                 return hedged.outcome()
 
@@ -170,6 +172,16 @@ class Hedge(Policy):
         """Does the budget allow another attempt, and is there time left? The budget is asked last: it counts."""
         budget = self._settings.budget
         return now < deadline_at() and (budget is None or budget.withdraw(now))
+
+
+def _within(part: Part, work: Callable[[], Any]) -> Any:
+    with part:
+        return work()
+
+
+async def _within_async(part: Part, work: Callable[[], Awaitable[Any]]) -> Any:
+    with part:
+        return await work()
 
 
 class _Alone:
@@ -211,7 +223,18 @@ class _Hedged:
         due: the instant at which the attempt begun last is late.
     """
 
-    __slots__ = ("_begun", "_delay", "_hedge", "_last", "_operation", "_running", "_started", "_stopped", "due")
+    __slots__ = (
+        "_begun",
+        "_delay",
+        "_hedge",
+        "_last",
+        "_operation",
+        "_over",
+        "_running",
+        "_started",
+        "_stopped",
+        "due",
+    )
 
     def __init__(self, hedge: Hedge, operation: Operation, delay: float, stopped: Literal["lost", "cancelled"]) -> None:
         self._hedge = hedge
@@ -220,6 +243,7 @@ class _Hedged:
         self._stopped = stopped
         self._started = self.due = CLOCK.now()
         self._begun = self._running = 0
+        self._over = False
         self._last: Finish | None = None
 
     def begin_attempt(self) -> int:
@@ -233,11 +257,24 @@ class _Hedged:
             self._hedge._tell("hedge_started", self._operation.name, data, now)
         return self._begun
 
+    def traced(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """The work of the attempt begun last; a hedge is a part of the trace."""
+        part = self._part()
+        return work if part is UNTRACED else partial(_within, part, work)
+
+    def traced_async(self, work: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+        part = self._part()
+        return work if part is UNTRACED else partial(_within_async, part, work)
+
+    def _part(self) -> Part:
+        return UNTRACED if self._begun == 1 else trace_hedge(self._begun, lambda: self._over)
+
     def after(self, finish: Finish | None) -> _Step:
         """What comes after an attempt has ended, or after None: the attempt begun last is late."""
         if finish is not None:
             self._last = finish
             if finish.error is None or not self._goes_on_after(finish.error):
+                self._over = True
                 return _Step.END
         wanted = finish is None or not self._is_rejection(finish.error)
         if wanted and self._begun <= self._hedge._settings.max_hedges and self._hedge._may_start(CLOCK.now()):
@@ -272,8 +309,10 @@ class _Hedged:
                 meter.not_hedged += 1
             elif winner.number == 1:
                 meter.primary_won += 1
+                note(HEDGE_WINNER, "primary")
             else:
                 meter.hedge_won += 1
+                note(HEDGE_WINNER, "hedge")
             # From the beginning of the call, also where a hedge has won: were slow calls to vanish from the percentile,
             # it would fall, and call for more and more hedges.
             self._hedge._learn(CLOCK.now() - self._started)

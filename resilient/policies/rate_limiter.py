@@ -12,6 +12,7 @@ from resilient.core.deadline import deadline_at
 from resilient.core.gcra import Gcra, Slot
 from resilient.core.keyed import Keyed
 from resilient.core.meters_load import RateLimiterMeter
+from resilient.core.tracing import RATE_LIMITER_QUEUE, note
 from resilient.drivers import tasks, threads
 from resilient.drivers.waiters import ThreadWaiter, task_waiter
 from resilient.errors import RateLimitedError
@@ -166,7 +167,9 @@ class RateLimiter(Policy):
 
     def _waited(self, started: float) -> None:
         self._meter.delayed += 1
-        self._meter.queue.observe(CLOCK.now() - started)
+        waited = CLOCK.now() - started
+        self._meter.queue.observe(waited)
+        note(RATE_LIMITER_QUEUE, waited)
 
 
 def _time_left(slot: Slot) -> float:

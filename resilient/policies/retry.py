@@ -14,25 +14,18 @@ from resilient.core.deadline import deadline_at
 from resilient.core.meters import RetryMeter
 from resilient.core.retry_after import default_retry_after
 from resilient.core.retry_plan import RetryPlan, RetryRun, Stop, add_one_note
+from resilient.core.tracing import RETRY_RESULT, UNTRACED, note, trace_retry
 from resilient.drivers import tasks, threads
 from resilient.errors import RetryExhaustedError
 from resilient.operation import BYPASS, CAP, Args, AsyncCall, Kwargs, Operation, SyncCall, result_in
 from resilient.pipeline import F
 from resilient.policies.attempts import Attempt, Attempts
 from resilient.policies.base import Policy
-from resilient.policies.retry_settings import RetrySettings, check_settings
+from resilient.policies.retry_settings import NO_BLOCK, RetrySettings, check_settings
 from resilient.policies.timeout import Timeout
 from resilient.registry import Registry, registry
 
 DEFAULT_BACKOFF: Final = exponential()
-
-_NO_BLOCK = (
-    "retry can't be used as `with retry(...):`, because a block can't be run again. Write\n"
-    "    for attempt in retry(...):\n"
-    "        with attempt:\n"
-    "            ...\n"
-    "(`async for` in async code), or decorate a function with it"
-)
 
 
 class Retry(Policy):
@@ -87,16 +80,16 @@ class Retry(Policy):
 
     def refusal(self, use: str) -> str | None:
         if use == "block":
-            return _NO_BLOCK
+            return NO_BLOCK
         if use in ("generator", "async generator"):
             return f"{self._shown()} can't guard {use} functions: items already given out can't be taken back"
         return None if self.attempt_timeout is None else self.attempt_timeout.refusal(use)
 
     def __enter__(self) -> NoReturn:
-        raise TypeError(_NO_BLOCK)
+        raise TypeError(NO_BLOCK)
 
     def __aenter__(self) -> NoReturn:
-        raise TypeError(_NO_BLOCK)
+        raise TypeError(NO_BLOCK)
 
     def __iter__(self) -> Iterator[Attempt]:
         """Attempts for a loop: `for attempt in retry(...):` with `with attempt:` around the body."""
@@ -168,21 +161,26 @@ class Retry(Policy):
         error: Exception | None,
         result: Any,
     ) -> Any:
+        part = UNTRACED
         try:
             while True:
                 delay = self.next_delay(run, operation, error, result)
+                part.end("failure" if delay is Stop.NOT_RETRYABLE else "retryable_failure")
                 if isinstance(delay, Stop):
                     return self.give_up(run, operation, delay, error, result)
                 self.wait(delay)
                 if self.is_too_late(run):
                     return self.give_up(run, operation, Stop.LATE, error, result)
+                part = trace_retry(run.attempts, delay)
                 try:
-                    result, error = call(args, kwargs), None
+                    with part:
+                        result, error = call(args, kwargs), None
                 except Exception as raised:  # noqa: BLE001 - see above
                     result, error = None, raised
                     continue
                 if not self._unwanted(result):
-                    self._meter.recovered += 1
+                    part.end("success")
+                    self.succeeded(run.attempts)
                     return result
         finally:
             del error
@@ -197,21 +195,26 @@ class Retry(Policy):
         error: Exception | None,
         result: Any,
     ) -> Any:
+        part = UNTRACED
         try:
             while True:
                 delay = self.next_delay(run, operation, error, result)
+                part.end("failure" if delay is Stop.NOT_RETRYABLE else "retryable_failure")
                 if isinstance(delay, Stop):
                     return self.give_up(run, operation, delay, error, result)
                 await self.wait_async(delay)
                 if self.is_too_late(run):
                     return self.give_up(run, operation, Stop.LATE, error, result)
+                part = trace_retry(run.attempts, delay)
                 try:
-                    result, error = await call(args, kwargs), None
+                    with part:
+                        result, error = await call(args, kwargs), None
                 except Exception as raised:  # noqa: BLE001 - see above
                     result, error = None, raised
                     continue
                 if not self._unwanted(result):
-                    self._meter.recovered += 1
+                    part.end("success")
+                    self.succeeded(run.attempts)
                     return result
         finally:
             del error
@@ -231,8 +234,8 @@ class Retry(Policy):
         delay = run.after_result(result_in(result), now, limit) if error is None else run.after_error(error, now, limit)
         if not isinstance(delay, Stop):
             self._meter.retries += 1
-            kind = None if error is None else type(error).__name__
-            self._tell("retry_scheduled", operation.name, {"attempt": failed, "delay": delay, "error": kind}, now)
+            data = {"attempt": failed, "delay": delay, "error": None if error is None else type(error).__name__}
+            self._tell("retry_scheduled", operation.name, data, now)
         return delay
 
     def wait(self, delay: float) -> None:
@@ -250,8 +253,9 @@ class Retry(Policy):
         self._meter.waited += waited
 
     def succeeded(self, attempts: int) -> None:
-        """A loop of attempts has ended well."""
         self._meter.succeeded(attempts)
+        if attempts > 1:
+            note(RETRY_RESULT, "recovered")
 
     def is_too_late(self, run: RetryRun) -> bool:
         """Has the wait itself taken so long that the deadline has passed? Then what it waited for is no attempt."""
@@ -280,15 +284,16 @@ class Retry(Policy):
     def conclude(self, run: RetryRun, operation: Operation, stop: Stop, error: Exception | None) -> str:
         """Count why it stopped, tell it, and note it on the error."""
         self._meter.gave_up(stop.result, late=stop is Stop.LATE)
+        note(RETRY_RESULT, stop.result)
         now = CLOCK.now()
-        note = run.note(stop, now, self._name or self.kind)
+        text = run.note(stop, now, self._name or self.kind)
         if stop is not Stop.NOT_RETRYABLE:
             kind = None if error is None else type(error).__name__
             data = {"attempts": run.attempts, "reason": stop.reason, "result": stop.result, "error": kind}
             self._tell("retry_exhausted", operation.name, data, now)
         if error is not None and (stop is not Stop.NOT_RETRYABLE or run.attempts > 1):
-            add_one_note(error, note)
-        return note
+            add_one_note(error, text)
+        return text
 
     def _unwanted(self, result: Any) -> bool:
         asked = self._plan.on_result
@@ -296,11 +301,10 @@ class Retry(Policy):
 
     def start(self) -> tuple[Operation, RetryRun]:
         """Begin a loop of attempts: the operation that it counts in, and its run."""
-        operation = self._pipeline().loop_operation()
         now = CLOCK.now()
         if self._plan.budget is not None:
             self._plan.budget.deposit(now)
-        return operation, self.new_run(now)
+        return self._pipeline().loop_operation(), self.new_run(now)
 
 
 @overload
@@ -391,8 +395,6 @@ def retry(
         on_exhausted=on_exhausted,
     )
     check.instance("registry", registry, Registry)
-    if name is None:
-        policy = Retry(None, settings, registry)
-    else:
-        policy = registry.obtain(Retry.kind, name, lambda: Retry(name, settings, registry))
+    made = Retry(name, settings, registry)
+    policy = made if name is None else registry.obtain(Retry.kind, name, lambda: made)
     return policy if function is None else policy(function)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from resilient.core.backoff import as_backoff
 from resilient.core.budget import RetryBudget
 from resilient.core.checks import Checker, contradiction, refuse
 from resilient.core.retry_plan import RetryPlan
+
+NO_BLOCK: Final = (
+    "retry can't be used as `with retry(...):`, because a block can't be run again. Write\n"
+    "    for attempt in retry(...):\n"
+    "        with attempt:\n"
+    "            ...\n"
+    "(`async for` in async code), or decorate a function with it"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from resilient.core.checks import Checker, Matcher, Seconds, contradiction, matc
 from resilient.core.clock import CLOCK
 from resilient.core.deadline import deadline_at
 from resilient.core.meters_fallback import CacheMeter
+from resilient.core.tracing import trace_fallback
 from resilient.drivers import threads
 from resilient.drivers.waiters import ThreadWaiter, task_waiter
 from resilient.errors import TimeoutExceededError
@@ -295,7 +296,8 @@ class Stale(Policy):
         entry = self._cache.last_good(load.key, now)
         if entry is None:
             return None
-        self._meter.applied += 1
+        with trace_fallback():
+            self._meter.applied += 1
         age = now - entry.stored
         self._tell("fallback_applied", operation.name, {"error": type(error).__name__, "age": age}, now)
         return Served(entry.value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+from _thread import allocate_lock
 from collections.abc import Iterator
-from threading import RLock
+from threading import Event, RLock, Thread
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from resilient.core.checks import Checker, Seconds, refuse
@@ -38,7 +41,12 @@ class Exporter(Protocol):
 
 E = TypeVar("E", bound=Exporter)
 
-_LOCK: Final = RLock()
+AT_EXIT: Final = 2.0
+"""Seconds for the last exports of an application that ends without having called `shutdown`."""
+
+GRACE: Final = 0.1
+
+_lock = RLock()
 _active: list[Exporter] = []
 _failures: dict[str, int] = {}
 
@@ -60,7 +68,7 @@ def register_exporter(exporter: E, *, registry: Registry = default_registry) -> 
     if not isinstance(exporter, Exporter):
         refuse("register_exporter", "exporter", exporter, "PrometheusExporter(...), OTLPExporter(...) or an Exporter")
     Checker("register_exporter").instance("registry", registry, Registry)
-    with _LOCK:
+    with _lock:
         if not any(other is exporter for other in _active):
             exporter.start(Collector(registry))
             _failures.setdefault(exporter.name, 0)
@@ -71,7 +79,7 @@ def register_exporter(exporter: E, *, registry: Registry = default_registry) -> 
 def unregister_exporter(exporter: Exporter, *, timeout: Seconds = 5.0) -> bool:
     """Stop an exporter, after a last export, within `timeout` seconds. True if it was registered."""
     seconds = Checker("unregister_exporter").seconds("timeout", timeout, zero=True)
-    with _LOCK:
+    with _lock:
         if not any(other is exporter for other in _active):
             return False
         _active[:] = [other for other in _active if other is not exporter]
@@ -88,12 +96,50 @@ def shutdown(timeout: Seconds = 5.0) -> None:
         >>> import resilient
         >>> resilient.shutdown(timeout=2)
     """
-    end = CLOCK.now() + Checker("shutdown").seconds("timeout", timeout, zero=True)
-    with _LOCK:
+    seconds = Checker("shutdown").seconds("timeout", timeout, zero=True)
+    with _lock:
         exporters = _active[:]
         _active.clear()
+    if exporters:
+        _shut_down_together(exporters, seconds)
+
+
+def _shut_down_together(exporters: list[Exporter], seconds: float) -> None:
+    """All at the same time, each with all of it: one that hangs takes nothing from the others."""
+    end = CLOCK.now() + seconds
+    done = _Countdown(len(exporters))
+    left: list[Exporter] = []
     for exporter in exporters:
-        exporter.shutdown(max(0.0, end - CLOCK.now()))
+        try:
+            Thread(target=done.after, args=(exporter, seconds), name="resilient-shutdown", daemon=True).start()
+        except RuntimeError:  # no thread to be had: at the exit of Python 3.12, or at the limit of the system
+            left.append(exporter)
+    for number, exporter in enumerate(left):
+        done.after(exporter, max(0.0, end - CLOCK.now()) / (len(left) - number))
+    # An exporter that has used up its time needs a moment to end.
+    done.over.wait(max(0.0, end - CLOCK.now()) + GRACE)
+
+
+class _Countdown:
+    def __init__(self, count: int) -> None:
+        self.over = Event()
+        self._count = count
+        self._lock = allocate_lock()
+
+    def after(self, exporter: Exporter, seconds: float) -> None:
+        try:
+            exporter.shutdown(seconds)
+        except Exception:  # noqa: BLE001 - whoever ends his application can do nothing about it
+            count_failure(exporter.name)
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                self.over.set()
+
+
+@atexit.register
+def _at_exit() -> None:
+    shutdown(AT_EXIT)
 
 
 def registered() -> list[Exporter]:
@@ -102,8 +148,20 @@ def registered() -> list[Exporter]:
 
 def count_failure(exporter: str) -> None:
     """Count an export that did not arrive."""
-    with _LOCK:
+    with _lock:
         _failures[exporter] = _failures.get(exporter, 0) + 1
+
+
+def _in_child() -> None:
+    """Another thread of the parent may have held the lock, and the parent's failures are the parent's."""
+    global _lock
+    _lock = RLock()
+    for name in _failures:
+        _failures[name] = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _read() -> Iterator[Reading]:
