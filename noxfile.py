@@ -46,6 +46,8 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite with branch coverage; `-- ARGS` go to pytest and leave out the coverage bound."""
     install(session, "tests")
+    # The real receivers that the tests of telemetry speak to; here, so that a slow download is seen.
+    session.run("python", "-m", "tests.receivers.install")
     data = Path(session.create_tmp()) / "coverage"
     for old in data.parent.glob("coverage*"):
         old.unlink()

@@ -6,10 +6,10 @@ import re
 import sys
 from importlib import import_module
 from inspect import getattr_static
-from threading import RLock
 from typing import Any, Final
 
 from resilient.core.checks import refuse
+from resilient.core.fork import new_rlock
 from resilient.pipeline import Pipeline
 from resilient.policies.base import Policy
 
@@ -57,7 +57,7 @@ class _Patch:
 
 _PATCHES: Final[dict[str, _Patch]] = {}
 # Re-entered where looking at a module imports another one that is to be patched.
-_LOCK: Final = RLock()
+_LOCK: Final = new_rlock()
 
 
 def patch(target: str, policy: Policy | Pipeline) -> None:

@@ -30,11 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A pipe that nobody reads any more is to show here, where it can be caught, and not at exit.
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered must not fail once more when the interpreter flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return CLOSED_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _forget_output() -> None:
+    # What is still buffered must not fail once more when the interpreter flushes it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -45,9 +49,39 @@ def _run(argv: Sequence[str] | None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    from resilient.demo.command import demo
+    if options.command == "demo":
+        from resilient.demo.command import demo
 
-    return demo(seconds=options.seconds, seed=options.seed, plain=options.plain, as_json=options.json)
+        return demo(seconds=options.seconds, seed=options.seed, plain=options.plain, as_json=options.json)
+    return _write(_text_of(options.command), options.output, options.parser)
+
+
+def _text_of(command: str) -> str:
+    if command == "rules":
+        from resilient.telemetry.rules import prometheus_rules
+
+        return prometheus_rules()
+    from resilient.telemetry.dashboard import grafana_dashboard
+
+    return grafana_dashboard()
+
+
+def _write(text: str, file: str | None, parser: Parser) -> int:
+    try:
+        if file is None:
+            print(text, end="", flush=True)
+        else:
+            with open(file, "w", encoding="utf-8", newline="\n") as output:
+                output.write(text)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        if file is None:
+            _forget_output()
+        where = "the output" if file is None else repr(file)
+        reason = error.strerror if isinstance(error, OSError) else error
+        parser.exit(1, f"{parser.prog}: can't write {where}: {reason}\n")
+    return 0
 
 
 def _parser() -> Parser:
@@ -56,7 +90,7 @@ def _parser() -> Parser:
     parser = Parser(prog="resilient", description=resilient.__doc__, allow_abbrev=False)
     parser.set_defaults(parser=parser)
     parser.add_argument("--version", action="version", version=f"resilient {resilient.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+    commands = parser.add_subparsers(dest="command", title="commands", parser_class=Parser)
     demo = commands.add_parser(
         "demo",
         allow_abbrev=False,
@@ -72,7 +106,26 @@ def _parser() -> Parser:
     form = demo.add_mutually_exclusive_group()
     form.add_argument("--plain", action="store_true", help="a line a second, without terminal control")
     form.add_argument("--json", action="store_true", help="nothing but one JSON document at the end")
+    _add_printer(
+        commands,
+        "rules",
+        "print recording and alerting rules for Prometheus",
+        "Print a rule file for Prometheus: recording rules, and alerts for open and flapping circuit breakers, retry "
+        "storms, failures, full bulkheads, fallbacks that serve, and telemetry that overflows.",
+    )
+    _add_printer(
+        commands,
+        "dashboard",
+        "print a dashboard for Grafana",
+        "Print a dashboard as JSON, to be imported into Grafana 10.1 or later, over a Prometheus data source.",
+    )
     return parser
+
+
+def _add_printer(commands: argparse._SubParsersAction[Parser], name: str, told: str, description: str) -> None:
+    command = commands.add_parser(name, allow_abbrev=False, help=told, description=description)
+    command.set_defaults(parser=command)
+    command.add_argument("--output", metavar="FILE", help="write it there; what is in the file is replaced")
 
 
 def _seconds(text: str) -> float:

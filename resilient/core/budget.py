@@ -6,12 +6,12 @@ The idea is that of Finagle's RetryBudget (https://twitter.github.io/finagle/gui
 from __future__ import annotations
 
 from math import inf
-from threading import Lock
 from typing import Final
 
 from resilient.core.backoff import as_number
 from resilient.core.checks import Checker, Seconds, refuse
 from resilient.core.clock import CLOCK
+from resilient.core.fork import new_lock
 from resilient.core.gil import GIL
 
 # Calls and retries are counted in this many parts of the window.
@@ -75,7 +75,7 @@ class RetryBudget:
             refuse(
                 "RetryBudget", "window", window, f"seconds of at least {_SHORTEST:g} (a finite number or a timedelta)"
             )
-        self._lock = Lock()
+        self._lock = new_lock()
         self._part = _Part(-inf, -inf, 0)
         # Replaced as a whole and never changed in place, so that a snapshot reads them without the lock.
         self._calls: tuple[_Part, ...] = ()

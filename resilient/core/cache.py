@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from copy import copy
 from enum import Enum, auto
 from typing import Any, Final
+
+from resilient.core.fork import new_lock, renew_after_fork
 
 
 class Entry:
@@ -67,7 +68,7 @@ class Cache:
     Keys are compared under the lock, as in `functools.lru_cache`; everything else of the user's stays outside.
     """
 
-    __slots__ = ("_entries", "_loads", "_lock", "max_size", "max_stale", "ttl")
+    __slots__ = ("__weakref__", "_entries", "_loads", "_lock", "max_size", "max_stale", "ttl")
 
     def __init__(self, ttl: float, max_stale: float, max_size: int) -> None:
         self.ttl: Final = ttl
@@ -75,7 +76,12 @@ class Cache:
         self.max_size: Final = max_size
         self._entries: OrderedDict[Hashable, Entry] = OrderedDict()
         self._loads: dict[Hashable, Load] = {}
-        self._lock = allocate_lock()
+        self._lock = new_lock()
+        renew_after_fork(self)
+
+    def after_fork(self, now: float) -> None:
+        """Who was loading goes on in the parent."""
+        self._loads.clear()
 
     def __len__(self) -> int:
         return len(self._entries)

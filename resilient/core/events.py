@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from resilient.core.checks import refuse
+from resilient.core.fork import new_lock, renew_after_fork
 
 KINDS: Final = frozenset(
     {
@@ -68,7 +68,7 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self.active: tuple[_Subscription, ...] = ()
-        self._lock = allocate_lock()
+        self._lock = new_lock()
 
     def add(self, listener: Listener, policy: str | None, kinds: Iterable[str] | None) -> Callable[[], None]:
         if not callable(listener):
@@ -142,13 +142,19 @@ class Outbox(Generic[Item]):
     Whoever finds nobody telling tells all that is there; others leave theirs behind and go on.
     """
 
-    __slots__ = ("_lock", "_tell", "_telling", "_waiting")
+    __slots__ = ("__weakref__", "_lock", "_tell", "_telling", "_waiting")
 
     def __init__(self, waiting: list[Item], tell: Callable[[Item], object]) -> None:
         self._waiting = waiting
         self._tell = tell
         self._telling = False
-        self._lock = allocate_lock()
+        self._lock = new_lock()
+        renew_after_fork(self)
+
+    def after_fork(self, now: float) -> None:
+        """Who was telling is not there any more, and what waited is told in the parent."""
+        self._telling = False
+        self._waiting.clear()
 
     def flush(self) -> None:
         while True:

@@ -7,10 +7,11 @@ given back is filled by those behind, each of whom moves up by one.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from resilient.core.fork import new_lock
 
 # Times are sums of many intervals: a slot that is so little late is not late.
 _ROUNDING: Final = 1e-9
@@ -43,7 +44,7 @@ class Gcra:
         self.burst = burst
         self._arrival = float("-inf")
         self._waiting: deque[Slot] = deque()
-        self._lock = allocate_lock()
+        self._lock = new_lock()
 
     def reserve(self, now: float, longest: float) -> Slot | float:
         """A slot within the next `longest` seconds, or else the seconds after which a call could go."""

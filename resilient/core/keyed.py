@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from threading import RLock
 from typing import Final, Generic, TypeVar
+
+from resilient.core.fork import new_rlock
 
 State = TypeVar("State")
 
@@ -34,7 +35,7 @@ class Keyed(Generic[State]):
         self._borrowed: dict[Hashable, int] = {}
         # One that its thread may take again: the keys' own __eq__ runs under it, and so may the garbage collector,
         # which closes abandoned coroutines that give back what they have borrowed.
-        self._lock = RLock()
+        self._lock = new_rlock()
 
     def get(self, key: Hashable) -> State:
         """The state of this key, made where there is none."""

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
+from resilient.core.fork import new_lock, renew_after_fork
 from resilient.core.gil import GIL
 from resilient.errors import RejectedError, TimeoutExceededError
 
@@ -141,17 +142,47 @@ def outcome_of(error: BaseException) -> str:
     return "failure" if isinstance(error, Exception) else "cancelled"
 
 
-class CallMeter:
+class Meter:
+    """Base of all meters: counters and histograms in slots, which begin at zero in the child of a fork."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self) -> None:
+        renew_after_fork(self)
+
+    def after_fork(self, now: float) -> None:
+        for cls in type(self).__mro__:
+            for slot in cls.__dict__.get("__slots__", ()):
+                value = getattr(self, slot, None)
+                if isinstance(value, dict):
+                    for key, counted in value.items():
+                        value[key] = _at_zero(counted)
+                elif isinstance(value, (int, float, LockedNumber, Histogram)):
+                    setattr(self, slot, _at_zero(value))
+
+
+def _at_zero(value: Histogram | LockedNumber | float) -> Histogram | float:
+    if not isinstance(value, Histogram):
+        return number()
+    # In place: guarded functions hold it, and its buckets.
+    value.counts[:] = [number() for _ in value.counts]
+    value.sum = number()
+    value.exemplars = []
+    return value
+
+
+class CallMeter(Meter):
     """`resilience.call.*` of one pipeline: what its callers saw."""
 
     __slots__ = ("_lock", "_raised", "_served", "started", "success")
 
     def __init__(self) -> None:
+        super().__init__()
         self.started = number()
         self.success = Histogram()
         self._raised: dict[tuple[str, str | None], Histogram] = {}
         self._served: dict[tuple[str, str | None], Histogram] = {}
-        self._lock = allocate_lock()
+        self._lock = new_lock()
 
     def expect_fallback(self) -> Histogram:
         """The histogram of calls that a fallback served; only pipelines that have one have this series."""
@@ -189,7 +220,7 @@ class CallMeter:
         return {"calls": calls, "errors": errors, "active": active, "seconds": seconds}
 
 
-class RetryMeter:
+class RetryMeter(Meter):
     """`resilience.retry.*` of one policy. Attempts follow from calls, so that a first try bumps one slot."""
 
     __slots__ = (
@@ -205,6 +236,7 @@ class RetryMeter:
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.first_try = number()
         self.recovered = number()
         self.not_retryable = number()
@@ -256,12 +288,13 @@ class RetryMeter:
         }
 
 
-class CircuitBreakerMeter:
+class CircuitBreakerMeter(Meter):
     """`resilience.circuit_breaker.calls` of one policy; a slow call that succeeds counts as slow only."""
 
     __slots__ = ("failure", "ignored", "rejected", "slow", "success")
 
     def __init__(self) -> None:
+        super().__init__()
         self.success = number()
         self.failure = number()
         self.slow = number()
@@ -279,12 +312,13 @@ class CircuitBreakerMeter:
         }
 
 
-class TimeoutMeter:
+class TimeoutMeter(Meter):
     """`resilience.timeout.*` of one policy."""
 
     __slots__ = ("completed", "orphaned", "timed_out")
 
     def __init__(self) -> None:
+        super().__init__()
         self.completed = number()
         self.timed_out = number()
         self.orphaned = number()
@@ -294,12 +328,13 @@ class TimeoutMeter:
         return {"completed": int(self.completed), "timed_out": int(self.timed_out)}
 
 
-class BulkheadMeter:
+class BulkheadMeter(Meter):
     """`resilience.bulkhead.*` of one policy. A call that is cancelled in the queue counts in none of them."""
 
     __slots__ = ("accepted", "queue", "queue_timeout", "queued", "rejected")
 
     def __init__(self) -> None:
+        super().__init__()
         self.accepted = number()
         self.queued = number()
         self.rejected = number()

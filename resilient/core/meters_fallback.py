@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from resilient.core.meters import number
+from resilient.core.meters import Meter, number
 
 
-class FallbackMeter:
+class FallbackMeter(Meter):
     """`resilience.fallback.calls` of one policy. A call that ends in an error which `on` leaves alone needs none."""
 
     __slots__ = ("applied", "failed", "not_needed")
 
     def __init__(self) -> None:
+        super().__init__()
         self.not_needed = number()
         self.applied = number()
         self.failed = number()

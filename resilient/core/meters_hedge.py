@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from resilient.core.meters import number
+from resilient.core.meters import Meter, number
 
 
-class HedgeMeter:
+class HedgeMeter(Meter):
     """Calls and attempts of one hedge policy."""
 
     __slots__ = (
@@ -20,6 +20,7 @@ class HedgeMeter:
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.not_hedged = number()
         self.primary_won = number()
         self.hedge_won = number()

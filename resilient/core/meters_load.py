@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from resilient.core.meters import Histogram, number
+from resilient.core.meters import Histogram, Meter, number
 
 
-class RateLimiterMeter:
+class RateLimiterMeter(Meter):
     """`resilience.rate_limiter.*` of one policy."""
 
     __slots__ = ("allowed", "delayed", "queue", "rejected")
 
     def __init__(self) -> None:
+        super().__init__()
         self.allowed = number()
         self.delayed = number()
         self.rejected = number()
@@ -21,12 +22,13 @@ class RateLimiterMeter:
         return {"allowed": int(self.allowed), "delayed": int(self.delayed), "rejected": int(self.rejected)}
 
 
-class ThrottleMeter:
+class ThrottleMeter(Meter):
     """What a throttle let pass and what it refused."""
 
     __slots__ = ("passed", "rejected")
 
     def __init__(self) -> None:
+        super().__init__()
         self.passed = number()
         self.rejected = number()
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
-from threading import RLock
 from typing import NamedTuple, Protocol
 
+from resilient.core.fork import new_rlock, renew_after_fork
 from resilient.core.gil import GIL
 
 
@@ -75,7 +75,19 @@ class Permits:
     Who has got a permit, by `try_acquire` or because `end_wait` says so, gives it back with `release`, once.
     """
 
-    __slots__ = ("_contended", "_debt", "_free", "_lock", "_queue", "_rule", "changes", "limit", "max_queue")
+    __slots__ = (
+        "__weakref__",
+        "_contended",
+        "_debt",
+        "_forked",
+        "_free",
+        "_lock",
+        "_queue",
+        "_rule",
+        "changes",
+        "limit",
+        "max_queue",
+    )
 
     def __init__(
         self, limit: int, max_queue: int, rule: LimitRule | None = None, changes: list[LimitChange] | None = None
@@ -88,9 +100,19 @@ class Permits:
         # Permits that are out and will not become free when they come back.
         self._debt = 0
         self._queue: OrderedDict[Place, None] = OrderedDict()
-        # Must be true while somebody waits or there is a debt; without the GIL always.
+        # Must be true while somebody waits or there is a debt; without the GIL, and after some forks, always.
         self._contended = not GIL
-        self._lock = RLock()
+        self._forked = False
+        self._lock = new_rlock()
+        renew_after_fork(self)
+
+    def after_fork(self, now: float) -> None:
+        """All are free: the calls of other threads end in the parent. Who forked may still give its own back."""
+        self._forked = self._forked or self.in_flight > 0
+        self._free = self.limit
+        self._debt = 0
+        self._queue.clear()
+        self._update_contended_locked()
 
     @property
     def in_flight(self) -> int:
@@ -215,6 +237,8 @@ class Permits:
     def _settle_locked(self) -> list[Place]:
         """Pay debts and hand permits over, as far as there are free ones. Tells whom to wake."""
         self._contended = True
+        if self._forked and self._free > self.limit + self._debt:
+            self._free = self.limit + self._debt
         while self._debt > 0 and self._free > 0:
             self._free -= 1
             self._debt -= 1
@@ -232,7 +256,7 @@ class Permits:
 
     def _update_contended_locked(self) -> None:
         # Without a call between the look and the change: see above.
-        if self._queue or self._debt > 0 or not GIL:
+        if self._queue or self._debt > 0 or self._forked or not GIL:
             self._contended = True
         else:
             self._contended = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from bisect import bisect_left, insort
 from collections import deque
 from math import ceil
+
+from resilient.core.fork import new_lock
 
 
 class RecentQuantile:
@@ -26,7 +27,7 @@ class RecentQuantile:
         self._size = max(size, warmup)
         self._arrived: deque[float] = deque()
         self._sorted: list[float] = []
-        self._lock = allocate_lock()
+        self._lock = new_lock()
         self.value: float | None = None
 
     def add(self, value: float) -> None:

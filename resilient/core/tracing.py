@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 if TYPE_CHECKING:
     from resilient.core.meters import Histogram
@@ -25,7 +25,8 @@ RATE_LIMITER_QUEUE: Final = "resilience.rate_limiter.queue.duration"
 class Part:
     """An attempt or a fallback of a traced call, current in its block. This one is not traced.
 
-    A retry is ended with its result, which is not known before the policy has looked at it; others end by themselves.
+    A retry is ended with its result, which is not known before the policy has looked at it; a fallback ends by itself.
+    A hedge is settled: ended with its result, if its work has ended, and left to end by itself if not.
     """
 
     __slots__ = ()
@@ -37,7 +38,10 @@ class Part:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
 
-    def end(self, result: str) -> None: ...
+    def end(self, result: str) -> None:
+        """Nothing happens the second time."""
+
+    def settle(self, result: str) -> None: ...
 
 
 class CallTrace:
@@ -60,11 +64,17 @@ class CallTrace:
     def retry(self, number: int, backoff: float) -> Part:
         raise NotImplementedError
 
-    def hedge(self, number: int, is_over: Callable[[], bool]) -> Part:
-        raise NotImplementedError
 
-    def fallback(self) -> Part:
-        raise NotImplementedError
+class Parts(Protocol):
+    """What is found of a traced call by the code inside of it."""
+
+    def note(self, attribute: str, value: str | float) -> None: ...
+
+    def retry(self, number: int, backoff: float) -> Part: ...
+
+    def hedge(self, number: int, over_as: Callable[[], str | None]) -> Part: ...
+
+    def fallback(self) -> Part: ...
 
 
 UNTRACED: Final = Part()
@@ -77,7 +87,7 @@ class _Tracing:
 
     def __init__(self) -> None:
         self.open: Callable[[object], CallTrace | None] = lambda operation: None
-        self.current: Callable[[], CallTrace | None] = lambda: None
+        self.current: Callable[[], Parts | None] = lambda: None
 
 
 TRACING: Final = _Tracing()
@@ -96,10 +106,10 @@ def trace_retry(number: int, backoff: float) -> Part:
     return UNTRACED if trace is None else trace.retry(number, backoff)
 
 
-def trace_hedge(number: int, is_over: Callable[[], bool]) -> Part:
-    """For the block of an attempt beside others; `is_over` tells, at its end, whether another has won."""
+def trace_hedge(number: int, over_as: Callable[[], str | None]) -> Part:
+    """For the block of an attempt beside others; `over_as` gives the result of those that end too late, once it is."""
     trace = TRACING.current()
-    return UNTRACED if trace is None else trace.hedge(number, is_over)
+    return UNTRACED if trace is None else trace.hedge(number, over_as)
 
 
 def trace_fallback() -> Part:

@@ -105,6 +105,9 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "more"], "unknown argument 'more'"),
         (["demo", "--plain", "--json"], "not allowed with"),
         (["demos"], "invalid choice: 'demos' (choose from"),
+        (["rules", "--output"], "--output: expected one argument"),
+        (["rules", "more"], "unknown argument 'more'"),
+        (["dashboard", "--out", "here"], "unknown argument '--out'"),
         (["--bogus"], "unknown argument '--bogus'"),
     ],
 )
@@ -120,6 +123,84 @@ def test_a_wrong_argument_gives_one_line_and_exit_2(
     assert told in err
     assert len(err.splitlines()) == 1
     assert "--help)" in err
+
+
+@pytest.mark.parametrize("command, first", [("rules", "# Made by `resilient rules`.\n"), ("dashboard", "{\n")])
+def test_rules_and_dashboard_go_to_the_output_or_to_a_file(
+    command: str, first: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([command]) == 0
+    printed = capsys.readouterr()
+    file = tmp_path / "made"
+    file.write_text("something older, and longer" * 9999)
+    assert main([command, "--output", str(file)]) == 0
+
+    assert capsys.readouterr() == ("", "")
+    assert printed.err == ""
+    assert printed.out.startswith(first)
+    assert file.read_text(encoding="utf-8") == printed.out
+
+
+def test_the_rules_and_the_dashboard_are_those_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from resilient.telemetry.dashboard import grafana_dashboard
+    from resilient.telemetry.rules import prometheus_rules
+
+    main(["rules"])
+    assert capsys.readouterr().out == prometheus_rules()
+    main(["dashboard"])
+    assert capsys.readouterr().out == grafana_dashboard()
+
+
+@pytest.mark.parametrize("command", ["rules", "dashboard"])
+@pytest.mark.parametrize(
+    "place, reason",
+    [
+        ("no/such/folder/made", "No such file or directory"),
+        ("", "Is a directory"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_a_file_that_can_not_be_written_gives_one_line_and_exit_1(
+    command: str, place: str, reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = f"{tmp_path}/{place}"
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--output", file])
+
+    assert ended.value.code == 1
+    assert capsys.readouterr() == ("", f"resilient {command}: can't write {file!r}: {reason}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["rules", "dashboard"])
+def test_a_full_disk_gives_one_line_and_exit_1(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*COMMAND, command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            env=environment(),
+            check=False,
+        )
+
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        f"resilient {command}: can't write the output: No space left on device\n",
+    )
+
+
+def test_rules_are_printed_without_the_libraries_of_exporters_and_of_yaml() -> None:
+    check = (
+        "import sys, resilient.cli; resilient.cli.main(['rules']); resilient.cli.main(['dashboard']); "
+        "sys.exit(bool({'yaml', 'prometheus_client', 'opentelemetry', 'asyncio'} & set(sys.modules)))"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", check], env=environment(), stdout=subprocess.DEVNULL, check=False, timeout=PATIENCE
+    )
+    assert ended.returncode == 0
 
 
 def test_importing_the_command_loads_neither_asyncio_nor_rich() -> None:
@@ -197,7 +278,14 @@ def test_ctrl_c_ends_it_well_with_the_summary(form: str) -> None:
 
 @pytest.mark.realtime
 @pytest.mark.parametrize(
-    "args", [("demo", "--seconds", "30", "--plain"), ("demo", "--seconds", "1", "--json"), ("--help",)]
+    "args",
+    [
+        ("demo", "--seconds", "30", "--plain"),
+        ("demo", "--seconds", "1", "--json"),
+        ("--help",),
+        ("rules",),
+        ("dashboard",),
+    ],
 )
 def test_a_closed_pipe_ends_it_without_a_traceback(args: tuple[str, ...]) -> None:
     with subprocess.Popen(

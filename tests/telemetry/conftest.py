@@ -1,0 +1,1 @@
+from tests.receivers.fixtures import *  # noqa: F403
