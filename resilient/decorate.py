@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from resilient.core.clock import CLOCK
 from resilient.core.meters import CallMeter
 from resilient.core.tracing import TRACING
+from resilient.drivers.safe_points import INTERRUPTIBLE
 from resilient.operation import Args, Kwargs, Misuse, Operation, Served
 from resilient.traced import await_traced, call_traced
 from resilient.uses import Use, iterate, iterate_async
@@ -72,6 +73,8 @@ def bare_sync(function: Callable[..., Any]) -> Callable[[Args, Kwargs], Any]:
             )
         return result
 
+    # All functions made here share their code. The user's may be written in C, and have no frame of its own.
+    INTERRUPTIBLE.add(call.__code__)
     return call
 
 

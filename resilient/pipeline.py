@@ -21,6 +21,7 @@ from resilient.decorate import (
     kind_of,
     name_of,
 )
+from resilient.drivers.safe_points import INTERRUPTIBLE
 from resilient.operation import BYPASS, AsyncCall, Misuse, Operation, SyncCall
 from resilient.registry import Registry, registry
 from resilient.uses import Use
@@ -297,6 +298,9 @@ def _call_handed_over(args: Any, kwargs: Any) -> Any:
             result.close()
         raise Misuse(_refused_by_call(function))
     return result
+
+
+INTERRUPTIBLE.add(_call_handed_over.__code__)
 
 
 async def _await_handed_over(args: Any, kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from resilient.core.clock import CLOCK
+from resilient.drivers.safe_points import INTERRUPTIBLE
 from resilient.drivers.tasks import running_backend
 
 _PACKAGE = __name__.partition(".")[0]
@@ -15,6 +16,9 @@ def sleep(seconds: float) -> None:
     """Block this thread for `seconds`; not at all if they are not positive."""
     if seconds > 0.0:
         CLOCK.sleep(seconds)
+
+
+INTERRUPTIBLE.add(sleep.__code__)
 
 
 def warn_if_loop_runs(policy_name: str, instead: str) -> bool:

@@ -23,6 +23,7 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Protocol
 
 from resilient.core.clock import CLOCK, Timer
+from resilient.drivers.safe_points import INTERRUPTIBLE
 from resilient.drivers.tasks import running_backend
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class ThreadWaiter:
             self._bell.release()
         except RuntimeError:
             pass  # it has been rung
+
+
+# What has come meanwhile, its owner finds out under a lock of its own.
+INTERRUPTIBLE.add(ThreadWaiter.wait_until.__code__)
 
 
 class TaskWaiter(Protocol):
