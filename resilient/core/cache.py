@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from copy import copy
 from enum import Enum, auto
 from typing import Any, Final
 
-from resilient.core.fork import new_lock, renew_after_fork
+from resilient.core.fork import renew_lock
 
 
 class Entry:
@@ -68,7 +69,7 @@ class Cache:
     Keys are compared under the lock, as in `functools.lru_cache`; everything else of the user's stays outside.
     """
 
-    __slots__ = ("__weakref__", "_entries", "_loads", "_lock", "max_size", "max_stale", "ttl")
+    __slots__ = ("_entries", "_loads", "_lock", "max_size", "max_stale", "ttl")
 
     def __init__(self, ttl: float, max_stale: float, max_size: int) -> None:
         self.ttl: Final = ttl
@@ -76,11 +77,11 @@ class Cache:
         self.max_size: Final = max_size
         self._entries: OrderedDict[Hashable, Entry] = OrderedDict()
         self._loads: dict[Hashable, Load] = {}
-        self._lock = new_lock()
-        renew_after_fork(self)
+        self._lock = allocate_lock()
 
     def after_fork(self, now: float) -> None:
         """Who was loading goes on in the parent."""
+        renew_lock(self._lock)
         self._loads.clear()
 
     def __len__(self) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, isfinite
+from threading import RLock
 from typing import Final, Literal
 
 from resilient.core.circuit_plan import CircuitPlan, CircuitReport, CircuitState, Transition
-from resilient.core.fork import new_rlock, renew_after_fork
+from resilient.core.fork import renew_lock
 from resilient.core.gil import GIL
 from resilient.core.windows import FAILURE, SLOW, Window
 from resilient.errors import ConfigurationError
@@ -234,7 +235,7 @@ class Circuit:
         self.time_in: dict[CircuitState, float] = {}
         if master is None:
             # The garbage collector may run anywhere, and with it the finalizers of users, who call through breakers.
-            self.lock = new_rlock()
+            self.lock = RLock()
             self.transitions: list[Transition] = []
             self.transition_counts: dict[tuple[CircuitState, CircuitState], int] = {}
         else:
@@ -242,11 +243,10 @@ class Circuit:
             self.transitions = master.transitions
             self.transition_counts = master.transition_counts
         self.period: Period = Closed(self, now)
-        if master is None:
-            renew_after_fork(self)
 
     def after_fork(self, now: float) -> None:
         """The parent goes on counting its transitions and the time in its states."""
+        renew_lock(self.lock)
         self.transition_counts.clear()
         self.time_in = {self.period.state: min(0.0, self.period.since - now)}
 

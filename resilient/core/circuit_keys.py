@@ -8,7 +8,6 @@ from typing import Final
 
 from resilient.core.circuit import Circuit
 from resilient.core.circuit_plan import CircuitPlan, CircuitReport, CircuitState
-from resilient.core.fork import renew_after_fork
 from resilient.core.keyed import MAX_LISTED, Keyed
 
 _BY_SEVERITY: Final = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED)
@@ -17,7 +16,7 @@ _BY_SEVERITY: Final = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.C
 class KeyedCircuits:
     """While the `master` is closed, as it is unless somebody moved it, each key has a circuit of its own."""
 
-    __slots__ = ("__weakref__", "_keyed", "_now", "_since", "_time_in", "_was", "master")
+    __slots__ = ("_keyed", "_now", "_since", "_time_in", "_was", "master")
 
     def __init__(self, master: Circuit, max_keys: int, now: Callable[[], float]) -> None:
         self.master = master
@@ -26,12 +25,12 @@ class KeyedCircuits:
         self._was = CircuitState.CLOSED
         self._since = now()
         self._time_in = dict.fromkeys(CircuitState, 0.0)
-        renew_after_fork(self)
 
     def after_fork(self, now: float) -> None:
         """The parent goes on counting the time so far."""
         self._time_in = dict.fromkeys(CircuitState, 0.0)
         self._since = now
+        self._keyed.after_fork(now)
 
     def _another(self) -> Circuit:
         now = self._now()

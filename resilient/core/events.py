@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from resilient.core.checks import refuse
-from resilient.core.fork import new_lock, renew_after_fork
+from resilient.core.fork import new_lock
 
 KINDS: Final = frozenset(
     {
@@ -61,24 +61,27 @@ class _Subscription:
         return (self.policy is None or self.policy == event.policy) and (self.kinds is None or event.kind in self.kinds)
 
 
+# One for all: held for an instant, and policies are many.
+_CHANGING: Final = new_lock()
+
+
 class Subscriptions:
     """Listeners in the order in which they came. Read without a lock: a change makes a new tuple."""
 
-    __slots__ = ("_lock", "active")
+    __slots__ = ("active",)
 
     def __init__(self) -> None:
         self.active: tuple[_Subscription, ...] = ()
-        self._lock = new_lock()
 
     def add(self, listener: Listener, policy: str | None, kinds: Iterable[str] | None) -> Callable[[], None]:
         if not callable(listener):
             refuse("subscribe", "listener", listener, "a function that takes an Event")
         subscription = _Subscription(listener, policy, None if kinds is None else _checked(kinds))
-        with self._lock:
+        with _CHANGING:
             self.active = (*self.active, subscription)
 
         def unsubscribe() -> None:
-            with self._lock:
+            with _CHANGING:
                 self.active = tuple(other for other in self.active if other is not subscription)
 
         return unsubscribe
@@ -142,14 +145,12 @@ class Outbox(Generic[Item]):
     Whoever finds nobody telling tells all that is there; others leave theirs behind and go on.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_tell", "_telling", "_waiting")
+    __slots__ = ("_tell", "_telling", "_waiting")
 
     def __init__(self, waiting: list[Item], tell: Callable[[Item], object]) -> None:
         self._waiting = waiting
         self._tell = tell
         self._telling = False
-        self._lock = new_lock()
-        renew_after_fork(self)
 
     def after_fork(self, now: float) -> None:
         """Who was telling is not there any more, and what waited is told in the parent."""
@@ -160,7 +161,7 @@ class Outbox(Generic[Item]):
         while True:
             mine = False
             try:
-                with self._lock:
+                with _CHANGING:
                     if self._telling or not self._waiting:
                         return
                     self._telling = mine = True

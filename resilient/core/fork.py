@@ -38,15 +38,19 @@ def new_rlock() -> Any:
     return lock
 
 
+def renew_lock(lock: Any) -> None:
+    """In the child: free it. What the standard library does with its own locks; there is no public way."""
+    lock._at_fork_reinit()
+
+
 def renew_after_fork(thing: Renewable) -> None:
-    """Have `thing.after_fork(now)` called in every child."""
+    """Have `thing.after_fork(now)` called in every child. Policies do it for what they are made of."""
     _THINGS.add(thing)
 
 
 def _in_child() -> None:
     for lock in list(_LOCKS):
-        # What the standard library does with its own; there is no public way.
-        lock._at_fork_reinit()
+        renew_lock(lock)
     now = CLOCK.now()
     for thing in list(_THINGS):
         thing.after_fork(now)

@@ -7,11 +7,12 @@ given back is filled by those behind, each of whom moves up by one.
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from resilient.core.fork import new_lock
+from resilient.core.fork import renew_lock
 
 # Times are sums of many intervals: a slot that is so little late is not late.
 _ROUNDING: Final = 1e-9
@@ -44,7 +45,12 @@ class Gcra:
         self.burst = burst
         self._arrival = float("-inf")
         self._waiting: deque[Slot] = deque()
-        self._lock = new_lock()
+        self._lock = allocate_lock()
+
+    def after_fork(self, now: float) -> None:
+        """Who waited for a slot waits in the parent."""
+        renew_lock(self._lock)
+        self._waiting.clear()
 
     def reserve(self, now: float, longest: float) -> Slot | float:
         """A slot within the next `longest` seconds, or else the seconds after which a call could go."""

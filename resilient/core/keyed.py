@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Final, Generic, TypeVar
+from threading import RLock
+from typing import Any, Final, Generic, TypeVar
 
-from resilient.core.fork import new_rlock
+from resilient.core.fork import renew_lock
 
 State = TypeVar("State")
 
@@ -35,7 +36,16 @@ class Keyed(Generic[State]):
         self._borrowed: dict[Hashable, int] = {}
         # One that its thread may take again: the keys' own __eq__ runs under it, and so may the garbage collector,
         # which closes abandoned coroutines that give back what they have borrowed.
-        self._lock = new_rlock()
+        self._lock = RLock()
+
+    def after_fork(self, now: float) -> None:
+        """Who has borrowed is in the parent; at most the thread that forked gives something back."""
+        renew_lock(self._lock)
+        self._borrowed.clear()
+        for state in self.states():
+            renew: Any = getattr(state, "after_fork", None)
+            if renew is not None:
+                renew(now)
 
     def get(self, key: Hashable) -> State:
         """The state of this key, made where there is none."""
@@ -51,7 +61,7 @@ class Keyed(Generic[State]):
 
     def give_back(self, key: Hashable) -> None:
         with self._lock:
-            left = self._borrowed.pop(key) - 1
+            left = self._borrowed.pop(key, 1) - 1
             if left:
                 self._borrowed[key] = left
 

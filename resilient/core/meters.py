@@ -145,10 +145,7 @@ def outcome_of(error: BaseException) -> str:
 class Meter:
     """Base of all meters: counters and histograms in slots, which begin at zero in the child of a fork."""
 
-    __slots__ = ("__weakref__",)
-
-    def __init__(self) -> None:
-        renew_after_fork(self)
+    __slots__ = ()
 
     def after_fork(self, now: float) -> None:
         for cls in type(self).__mro__:
@@ -174,10 +171,10 @@ def _at_zero(value: Histogram | LockedNumber | float) -> Histogram | float:
 class CallMeter(Meter):
     """`resilience.call.*` of one pipeline: what its callers saw."""
 
-    __slots__ = ("_lock", "_raised", "_served", "started", "success")
+    __slots__ = ("__weakref__", "_lock", "_raised", "_served", "started", "success")
 
     def __init__(self) -> None:
-        super().__init__()
+        renew_after_fork(self)
         self.started = number()
         self.success = Histogram()
         self._raised: dict[tuple[str, str | None], Histogram] = {}
@@ -236,7 +233,6 @@ class RetryMeter(Meter):
     )
 
     def __init__(self) -> None:
-        super().__init__()
         self.first_try = number()
         self.recovered = number()
         self.not_retryable = number()
@@ -294,7 +290,6 @@ class CircuitBreakerMeter(Meter):
     __slots__ = ("failure", "ignored", "rejected", "slow", "success")
 
     def __init__(self) -> None:
-        super().__init__()
         self.success = number()
         self.failure = number()
         self.slow = number()
@@ -318,7 +313,6 @@ class TimeoutMeter(Meter):
     __slots__ = ("completed", "orphaned", "timed_out")
 
     def __init__(self) -> None:
-        super().__init__()
         self.completed = number()
         self.timed_out = number()
         self.orphaned = number()
@@ -334,7 +328,6 @@ class BulkheadMeter(Meter):
     __slots__ = ("accepted", "queue", "queue_timeout", "queued", "rejected")
 
     def __init__(self) -> None:
-        super().__init__()
         self.accepted = number()
         self.queued = number()
         self.rejected = number()

@@ -11,7 +11,6 @@ class FallbackMeter(Meter):
     __slots__ = ("applied", "failed", "not_needed")
 
     def __init__(self) -> None:
-        super().__init__()
         self.not_needed = number()
         self.applied = number()
         self.failed = number()

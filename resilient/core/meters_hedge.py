@@ -20,7 +20,6 @@ class HedgeMeter(Meter):
     )
 
     def __init__(self) -> None:
-        super().__init__()
         self.not_hedged = number()
         self.primary_won = number()
         self.hedge_won = number()

@@ -11,7 +11,6 @@ class RateLimiterMeter(Meter):
     __slots__ = ("allowed", "delayed", "queue", "rejected")
 
     def __init__(self) -> None:
-        super().__init__()
         self.allowed = number()
         self.delayed = number()
         self.rejected = number()
@@ -28,7 +27,6 @@ class ThrottleMeter(Meter):
     __slots__ = ("passed", "rejected")
 
     def __init__(self) -> None:
-        super().__init__()
         self.passed = number()
         self.rejected = number()
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
+from threading import RLock
 from typing import NamedTuple, Protocol
 
-from resilient.core.fork import new_rlock, renew_after_fork
+from resilient.core.fork import renew_lock
 from resilient.core.gil import GIL
 
 
@@ -76,7 +77,6 @@ class Permits:
     """
 
     __slots__ = (
-        "__weakref__",
         "_contended",
         "_debt",
         "_forked",
@@ -103,11 +103,11 @@ class Permits:
         # Must be true while somebody waits or there is a debt; without the GIL, and after some forks, always.
         self._contended = not GIL
         self._forked = False
-        self._lock = new_rlock()
-        renew_after_fork(self)
+        self._lock = RLock()
 
     def after_fork(self, now: float) -> None:
         """All are free: the calls of other threads end in the parent. Who forked may still give its own back."""
+        renew_lock(self._lock)
         self._forked = self._forked or self.in_flight > 0
         self._free = self.limit
         self._debt = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from bisect import bisect_left, insort
 from collections import deque
 from math import ceil
 
-from resilient.core.fork import new_lock
+from resilient.core.fork import renew_lock
 
 
 class RecentQuantile:
@@ -27,8 +28,11 @@ class RecentQuantile:
         self._size = max(size, warmup)
         self._arrived: deque[float] = deque()
         self._sorted: list[float] = []
-        self._lock = new_lock()
+        self._lock = allocate_lock()
         self.value: float | None = None
+
+    def after_fork(self, now: float) -> None:
+        renew_lock(self._lock)
 
     def add(self, value: float) -> None:
         with self._lock:

@@ -10,9 +10,10 @@ over the last minutes, where requests are all calls made and accepts those that 
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from typing import Final
 
-from resilient.core.fork import new_lock
+from resilient.core.fork import renew_lock
 
 _PARTS: Final = 100
 
@@ -49,7 +50,10 @@ class Throttle:
         # Replaced as a whole and never changed in place, so that a report reads them without the lock.
         self._parts: tuple[_Part, ...] = ()
         self._requests = self._accepts = 0
-        self._lock = new_lock()
+        self._lock = allocate_lock()
+
+    def after_fork(self, now: float) -> None:
+        renew_lock(self._lock)
 
     def report(self, now: float) -> tuple[float, int, int]:
         """Probability, requests and accepts at this instant; takes no lock and changes nothing."""

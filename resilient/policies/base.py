@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 from resilient.core.checks import describe, refuse
 from resilient.core.clock import CLOCK
 from resilient.core.events import EVERYTHING, LOG, Event, Listener, Subscriptions
+from resilient.core.fork import renew_after_fork
 from resilient.operation import AsyncCall, Operation, Scope, SyncCall
 from resilient.pipeline import Faces, Pipeline
 from resilient.registry import Registry
@@ -38,6 +39,15 @@ class Policy(Faces):
         self._subscriptions = Subscriptions()
         # Made here and not on first use, so that threads which come first together share its open blocks.
         self._alone = Pipeline(None, (self,), registry)
+        renew_after_fork(self)
+
+    def after_fork(self, now: float) -> None:
+        """In the child: everything that it is made of begins anew."""
+        for cls in type(self).__mro__:
+            for slot in cls.__dict__.get("__slots__", ()):
+                renew = getattr(getattr(self, slot, None), "after_fork", None)
+                if renew is not None:
+                    renew(now)
 
     @property
     def name(self) -> str | None:

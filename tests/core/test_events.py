@@ -189,7 +189,7 @@ class TestOutbox:
         outbox.flush()
         assert told == [2, 3]
 
-    def test_an_interrupt_on_the_doorstep_does_not_silence_it(self) -> None:
+    def test_an_interrupt_on_the_doorstep_does_not_silence_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class InterruptedLock:
             interrupts = 1
 
@@ -204,7 +204,7 @@ class TestOutbox:
 
         told: list[int] = []
         outbox = Outbox([1], told.append)
-        outbox._lock = InterruptedLock()  # type: ignore[assignment]
+        monkeypatch.setattr("resilient.core.events._CHANGING", InterruptedLock())
         with pytest.raises(KeyboardInterrupt):
             outbox.flush()
         outbox.flush()
