@@ -181,6 +181,11 @@ class CallMeter(Meter):
         self._served: dict[tuple[str, str | None], Histogram] = {}
         self._lock = new_lock()
 
+    @property
+    def active(self) -> int:
+        """Calls under way."""
+        return max(0, int(self.started) - sum(histogram.count for histogram in self.durations().values()))
+
     def expect_fallback(self) -> Histogram:
         """The histogram of calls that a fallback served; only pipelines that have one have this series."""
         return self._served.setdefault(("fallback", None), Histogram())

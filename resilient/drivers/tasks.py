@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from resilient.core.clock import CLOCK, Timer
 
 if TYPE_CHECKING:
     from resilient.drivers.asyncio_blocks import AsyncioBlock, AsyncioTimeouts
+
+T = TypeVar("T")
 
 _modules = sys.modules
 
@@ -52,6 +54,40 @@ async def sleep(seconds: float) -> None:
         import asyncio
 
         await asyncio.sleep(seconds)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The result of a function that blocks, run on a thread. A cancellation leaves it behind."""
+    import anyio
+
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+async def ended_within(work: Callable[[], Awaitable[object]], seconds: float) -> bool:
+    """Run an async function, and cancel it after so many seconds; False where it had to be.
+
+    On asyncio it is not waited for then: it may refuse to end. Trio has no way to leave a task behind.
+    """
+    if running_backend() == "trio":
+        import trio
+
+        with trio.move_on_after(seconds) as scope:
+            await work()
+        return not scope.cancelled_caught
+    import asyncio
+
+    task = asyncio.ensure_future(work())
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not done:
+        # One turn of the loop, for a task that does end when it is told to.
+        await asyncio.sleep(0)
+        return False
+    await task
+    return True
 
 
 class TaskBlock(Protocol):
