@@ -39,11 +39,14 @@ from resilient.policies.timeout import Timeout, timeout
 from resilient.registry import Registry, registry
 from resilient.telemetry import logs as _logs  # noqa: F401 - it puts itself where policies look, and so do spans
 from resilient.telemetry import spans as _spans  # noqa: F401
-from resilient.telemetry.exporters import Exporter, register_exporter, shutdown, unregister_exporter
+from resilient.telemetry.observed import observed
 
 if TYPE_CHECKING:
+    from resilient.telemetry.app import counter, gauge, histogram, timer
+    from resilient.telemetry.exporters import Exporter, register_exporter, shutdown, unregister_exporter
     from resilient.telemetry.log_setup import configure_logging
     from resilient.telemetry.otlp import OTLPExporter
+    from resilient.telemetry.process import observe_process
     from resilient.telemetry.prometheus import PrometheusExporter
 
 __version__ = "0.1.0"
@@ -55,23 +58,23 @@ __all__ = [
     "ConfigurationError", "Deadline", "Event", "Exporter", "Failover", "Fallback", "Hedge", "OTLPExporter", "Pipeline",
     "Policy", "PrometheusExporter", "RateLimitedError", "RateLimiter", "Registry", "RejectedError", "ResilienceError",
     "Retry", "RetryBudget", "RetryExhaustedError", "Stale", "Throttle", "ThrottledError", "Timeout",
-    "TimeoutExceededError", "adaptive", "bulkhead", "circuit_breaker", "configure_logging", "current_deadline",
-    "failover", "fallback", "hedge", "patch", "percentile", "pipeline", "rate_limiter", "register_exporter", "registry",
-    "retry", "shutdown", "stale", "standard_pipeline", "subscribe", "throttle", "timeout", "unpatch",
-    "unregister_exporter",
+    "TimeoutExceededError", "adaptive", "bulkhead", "circuit_breaker", "configure_logging", "counter",
+    "current_deadline", "failover", "fallback", "gauge", "hedge", "histogram", "observe_process", "observed", "patch",
+    "percentile", "pipeline", "rate_limiter", "register_exporter", "registry", "retry", "shutdown", "stale",
+    "standard_pipeline", "subscribe", "throttle", "timeout", "timer", "unpatch", "unregister_exporter",
 ]
-# fmt: on
-
 _LATER = {
-    "OTLPExporter": "resilient.telemetry.otlp",
-    "PrometheusExporter": "resilient.telemetry.prometheus",
-    "configure_logging": "resilient.telemetry.log_setup",
+    "Exporter": "exporters", "OTLPExporter": "otlp", "PrometheusExporter": "prometheus",
+    "configure_logging": "log_setup", "counter": "app", "gauge": "app", "histogram": "app",
+    "observe_process": "process", "register_exporter": "exporters", "shutdown": "exporters", "timer": "app",
+    "unregister_exporter": "exporters",
 }
+# fmt: on
 
 
 def __getattr__(name: str) -> object:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_LATER[name]), name)
+    value: object = getattr(import_module(f"resilient.telemetry.{_LATER[name]}"), name)
     globals()[name] = value
     return value
