@@ -45,8 +45,10 @@ AT_EXIT: Final = 2.0
 """Seconds for the last exports of an application that ends without having called `shutdown`."""
 
 GRACE: Final = 0.1
+"""Seconds that an exporter which has used up its time may take to end."""
 
 _lock = RLock()
+_count_lock = allocate_lock()
 _active: list[Exporter] = []
 _failures: dict[str, int] = {}
 
@@ -71,7 +73,8 @@ def register_exporter(exporter: E, *, registry: Registry = default_registry) -> 
     with _lock:
         if not any(other is exporter for other in _active):
             exporter.start(Collector(registry))
-            _failures.setdefault(exporter.name, 0)
+            with _count_lock:
+                _failures.setdefault(exporter.name, 0)
             _active.append(exporter)
     return exporter
 
@@ -97,11 +100,14 @@ def shutdown(timeout: Seconds = 5.0) -> None:
         >>> resilient.shutdown(timeout=2)
     """
     seconds = Checker("shutdown").seconds("timeout", timeout, zero=True)
-    with _lock:
-        exporters = _active[:]
-        _active.clear()
+    end = CLOCK.now() + seconds
+    # Who holds it may hang in the start of an exporter, and taking over the list needs no lock but for that.
+    held = _lock.acquire(timeout=seconds)
+    exporters, _active[:] = _active[:], []
+    if held:
+        _lock.release()
     if exporters:
-        _shut_down_together(exporters, seconds)
+        _shut_down_together(exporters, max(0.0, end - CLOCK.now()))
 
 
 def _shut_down_together(exporters: list[Exporter], seconds: float) -> None:
@@ -116,7 +122,6 @@ def _shut_down_together(exporters: list[Exporter], seconds: float) -> None:
             left.append(exporter)
     for number, exporter in enumerate(left):
         done.after(exporter, max(0.0, end - CLOCK.now()) / (len(left) - number))
-    # An exporter that has used up its time needs a moment to end.
     done.over.wait(max(0.0, end - CLOCK.now()) + GRACE)
 
 
@@ -148,14 +153,14 @@ def registered() -> list[Exporter]:
 
 def count_failure(exporter: str) -> None:
     """Count an export that did not arrive."""
-    with _lock:
+    with _count_lock:
         _failures[exporter] = _failures.get(exporter, 0) + 1
 
 
 def _in_child() -> None:
-    """Another thread of the parent may have held the lock, and the parent's failures are the parent's."""
-    global _lock
-    _lock = RLock()
+    """Another thread of the parent may have held the locks, and the parent's failures are the parent's."""
+    global _lock, _count_lock
+    _lock, _count_lock = RLock(), allocate_lock()
     for name in _failures:
         _failures[name] = 0
 
