@@ -29,7 +29,8 @@ from resilient.policies.bulkhead import Bulkhead, bulkhead
 from resilient.policies.circuit_breaker import CircuitBreaker, circuit_breaker
 from resilient.policies.failover import Failover, failover
 from resilient.policies.fallback import Fallback, fallback
-from resilient.policies.hedge import Hedge, hedge, percentile
+from resilient.policies.hedge import Hedge, hedge
+from resilient.policies.hedge_settings import percentile
 from resilient.policies.rate_limiter import RateLimiter, rate_limiter
 from resilient.policies.retry import Retry, retry
 from resilient.policies.stale import Stale, stale
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# On one screen.
 # fmt: off
 __all__ = [
     "Attempt", "Bulkhead", "BulkheadFullError", "CircuitBreaker", "CircuitOpenError", "CircuitState",

@@ -46,10 +46,21 @@ class Operation:
 
     `policies` are those around it, outermost first, and `call` is the chain of them in force; `user_args` is where the
     user's own arguments begin in the arguments of the chain (a `.call` passes the function itself as the first).
-    `falls_back` tells that results may come `Served`.
+    `falls_back` tells that results may come `Served`; `traced_as` is what those who trace calls keep here.
     """
 
-    __slots__ = ("__weakref__", "_bare", "_compiled", "call", "falls_back", "meter", "name", "policies", "user_args")
+    __slots__ = (
+        "__weakref__",
+        "_bare",
+        "_compiled",
+        "call",
+        "falls_back",
+        "meter",
+        "name",
+        "policies",
+        "traced_as",
+        "user_args",
+    )
 
     call: Callable[[Args, Kwargs], Any]
 
@@ -59,6 +70,7 @@ class Operation:
         self.meter = meter
         self.user_args = user_args
         self.falls_back = False
+        self.traced_as: Any = None
 
     def expect_fallback(self) -> None:
         """For policies that hand out `Served`, before the function is guarded."""

@@ -84,6 +84,11 @@ class Use:
             self._trace.detach()
         return error
 
+    def attach(self) -> None:
+        """For the clean-up of a generator that is closed: its own code, but no longer guarded."""
+        if self._trace is not None:
+            self._trace.attach()
+
     def leave(self, error: BaseException | None) -> BaseException | None:
         """Pause and end every scope, innermost first, and count the call."""
         for index in range(len(self._scopes) - 1, -1, -1):
@@ -154,11 +159,13 @@ def iterate(body: Generator[Any, Any, Any], use: Use) -> Generator[Any, Any, Any
                 argument = yield item
                 advance = body.send
             except GeneratorExit:
+                use.attach()
                 body.close()
                 raise
             except BaseException as thrown:  # noqa: BLE001 - handed to the body, as a bare generator would
                 advance, argument = body.throw, thrown
     except BaseException as error:
+        use.attach()
         try:
             body.close()
         except BaseException as raised:
@@ -200,11 +207,13 @@ async def iterate_async(body: AsyncGenerator[Any, Any], use: Use) -> AsyncGenera
                 argument = yield item
                 advance = body.asend
             except GeneratorExit:
+                use.attach()
                 await body.aclose()
                 raise
             except BaseException as thrown:  # noqa: BLE001 - handed to the body, as a bare generator would
                 advance, argument = body.athrow, thrown
     except BaseException as error:
+        use.attach()
         try:
             await body.aclose()
         except BaseException as raised:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from resilient.core.meters import Histogram
@@ -64,17 +64,11 @@ class CallTrace:
     def retry(self, number: int, backoff: float) -> Part:
         raise NotImplementedError
 
+    def hedge(self, number: int, over_as: Callable[[], str | None]) -> Part:
+        raise NotImplementedError
 
-class Parts(Protocol):
-    """What is found of a traced call by the code inside of it."""
-
-    def note(self, attribute: str, value: str | float) -> None: ...
-
-    def retry(self, number: int, backoff: float) -> Part: ...
-
-    def hedge(self, number: int, over_as: Callable[[], str | None]) -> Part: ...
-
-    def fallback(self) -> Part: ...
+    def fallback(self) -> Part:
+        raise NotImplementedError
 
 
 UNTRACED: Final = Part()
@@ -87,7 +81,7 @@ class _Tracing:
 
     def __init__(self) -> None:
         self.open: Callable[[object], CallTrace | None] = lambda operation: None
-        self.current: Callable[[], Parts | None] = lambda: None
+        self.current: Callable[[], CallTrace | None] = lambda: None
 
 
 TRACING: Final = _Tracing()

@@ -16,7 +16,8 @@ from resilient.policies.bulkhead import bulkhead
 from resilient.policies.circuit_breaker import circuit_breaker
 from resilient.policies.failover import failover
 from resilient.policies.fallback import fallback
-from resilient.policies.hedge import hedge, percentile
+from resilient.policies.hedge import hedge
+from resilient.policies.hedge_settings import percentile
 from resilient.policies.rate_limiter import rate_limiter
 from resilient.policies.retry import retry
 from resilient.policies.stale import stale

@@ -4,7 +4,8 @@ An exception out of nowhere is safe in most code and ruinous in some: between th
 enter the `try` that gives it back, the lock stays held for ever. So an interrupt waits while the thread is inside
 
 * this package: permits, states and blocks are moved in a few bytecodes that must run as one;
-* the parts of the standard library that lock for an instant (`threading`, `queue`, `logging` and the like);
+* the parts of the standard library that lock for an instant (`threading`, `queue`, `logging` and the like), and
+  OpenTelemetry;
 * a `__del__`, where Python prints an exception and drops it;
 * a loop's back edge at which this version of Python would look past the handlers around it (gh-130279 in 3.13).
 """
@@ -56,6 +57,10 @@ _BRIEFLY_LOCKING: Final = (
 )
 # The tracer of coverage.py holds a lock while it notes a new file: interrupted there, it would hold it for ever.
 _TRACER: Final = f"{os.sep}coverage{os.sep}collector.py"
+# Spans lock at every touch, and a span whose lock is never given back can't be ended. What stands below instrumentation
+# is the user's own call.
+_TRACING: Final = f"{os.sep}opentelemetry{os.sep}"
+_INSTRUMENTATION: Final = f"{_TRACING}instrumentation{os.sep}"
 _IMPORT_SYSTEM: Final = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
 
 # The instruction of a `with` or `try` that follows the call which opened a block starts at most this far on.
@@ -78,7 +83,7 @@ _LOAD_CONST: Final = opmap["LOAD_CONST"]
 class _Hold(Enum):
     GO = auto()
     LIBRARY = auto()
-    """Code of the standard library that locks for an instant."""
+    """Code of a library that locks for an instant."""
     OURS = auto()
     """Code that must not be interrupted at all."""
     ASTRAY = auto()
@@ -199,7 +204,7 @@ def _hold(frame: FrameType | None, block_frames: Collection[FrameType | None]) -
                 if code in INTERRUPTIBLE:
                     break
                 return _Hold.OURS if frame is innermost else _Hold.LIBRARY
-        elif filename in _briefly_locking():
+        elif filename in _briefly_locking() or (_TRACING in filename and _INSTRUMENTATION not in filename):
             if code.co_name in _THREAD_BOTTOMS:
                 break
             return _Hold.LIBRARY

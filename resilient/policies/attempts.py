@@ -139,11 +139,17 @@ class Attempts:
             return
         scope = limit.scope(operation)
         scope.bind(self._abandon)
-        scope.begin()
-        if self._async:
-            scope.resume_async()
-        else:
-            scope.resume(frame)
+        try:
+            scope.begin()
+            if self._async:
+                scope.resume_async()
+            else:
+                scope.resume(frame)
+        except BaseException as error:
+            scope.end(error)
+            self._part.__exit__(None, error, None)
+            self.end(error)
+            raise
         self._scope = scope
 
     def leave(self, error: BaseException | None) -> BaseException | None:
@@ -184,8 +190,8 @@ class Attempts:
         operation, run = self._current()
         self._state = "ended"
         self._error = None
+        self._part.end("success" if error is None else "failure")
         if error is None:
-            self._part.end("success")
             self._retry.succeeded(run.attempts)
         trace, self._trace = self._trace, None
         count(operation, trace, error, run.started)
@@ -202,6 +208,8 @@ class Attempts:
         operation, run = self._current()
         error, self._error = self._error, None
         if error is not None and self._retry.is_too_late(run):
+            if self._trace is not None:
+                self._trace.attach()
             self._retry.give_up(run, operation, Stop.LATE, error, None)
 
     def _current(self) -> tuple[Operation, RetryRun]:

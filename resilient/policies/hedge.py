@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NoReturn, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self
 
 from resilient.blocks import current_owner
 from resilient.core.budget import RetryBudget
@@ -23,52 +22,8 @@ from resilient.drivers.threads import warn_if_loop_runs
 from resilient.errors import RejectedError
 from resilient.operation import Args, AsyncCall, Kwargs, Operation, SyncCall
 from resilient.policies.base import Policy
+from resilient.policies.hedge_settings import NO_BLOCK, HedgeSettings, Percentile
 from resilient.registry import Registry, registry
-
-_NO_BLOCK: Final = (
-    "hedge can't be used as a `with` block, because a block can't be run twice at once: decorate a function, or use "
-    ".call(function, ...) or .call_async(function, ...)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Percentile:
-    """A delay that follows the latency of past successes; made by `percentile(...)`."""
-
-    share: float
-    minimum: float
-    warmup: int
-
-
-def percentile(share: float, *, minimum: Seconds = 0.01, warmup: int = 20) -> Percentile:
-    """For `hedge(delay=...)`: hedge calls that take longer than this share of the last 500 that succeeded.
-
-    Args:
-        share: above 0 and at most 1; 0.95 hedges about one call in twenty.
-        minimum: never hedge earlier than this; seconds or a timedelta, at least 0.
-        warmup: no hedges before so many calls have succeeded, at least 1.
-
-    Raises:
-        ConfigurationError: a setting is not as described.
-
-    Example:
-        >>> from resilient import hedge, percentile
-        >>> search = hedge(delay=percentile(0.95))
-    """
-    check = Checker("percentile")
-    return Percentile(
-        check.rate("share", share), check.seconds("minimum", minimum, zero=True), check.whole("warmup", warmup)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class HedgeSettings:
-    """What the factory was given, checked and in seconds."""
-
-    delay: float | Percentile
-    max_hedges: int
-    on: Matcher
-    budget: RetryBudget | None
 
 
 class Hedge(Policy):
@@ -101,16 +56,16 @@ class Hedge(Policy):
 
     def refusal(self, use: str) -> str | None:
         if use.startswith("block"):
-            return _NO_BLOCK
+            return NO_BLOCK
         if use in ("generator", "async generator"):
             return f"{self._shown()} can't guard {use} functions: items already given out can't be taken back"
         return None
 
     def __enter__(self) -> NoReturn:
-        raise TypeError(_NO_BLOCK)
+        raise TypeError(NO_BLOCK)
 
     def __aenter__(self) -> NoReturn:
-        raise TypeError(_NO_BLOCK)
+        raise TypeError(NO_BLOCK)
 
     def wrap_sync(self, call: SyncCall, operation: Operation) -> SyncCall:
         def guarded(args: Args, kwargs: Kwargs) -> Any:
@@ -230,6 +185,7 @@ class _Hedged:
         "_last",
         "_operation",
         "_over",
+        "_parts",
         "_running",
         "_started",
         "_stopped",
@@ -244,6 +200,7 @@ class _Hedged:
         self._started = self.due = CLOCK.now()
         self._begun = self._running = 0
         self._over = False
+        self._parts: dict[int, Part] = {}
         self._last: Finish | None = None
 
     def begin_attempt(self) -> int:
@@ -267,14 +224,20 @@ class _Hedged:
         return work if part is UNTRACED else partial(_within_async, part, work)
 
     def _part(self) -> Part:
-        return UNTRACED if self._begun == 1 else trace_hedge(self._begun, lambda: self._over)
+        if self._begun == 1:
+            return UNTRACED
+        part = trace_hedge(self._begun, lambda: self._stopped if self._over else None)
+        if part is not UNTRACED:
+            self._parts[self._begun] = part
+        return part
 
     def after(self, finish: Finish | None) -> _Step:
         """What comes after an attempt has ended, or after None: the attempt begun last is late."""
         if finish is not None:
             self._last = finish
+            if isinstance(finish.error, Exception) and finish.number in self._parts:
+                self._parts[finish.number].settle("failed")
             if finish.error is None or not self._goes_on_after(finish.error):
-                self._over = True
                 return _Step.END
         wanted = finish is None or not self._is_rejection(finish.error)
         if wanted and self._begun <= self._hedge._settings.max_hedges and self._hedge._may_start(CLOCK.now()):
@@ -302,6 +265,10 @@ class _Hedged:
     ) -> None:
         meter = self._hedge._meter
         winner, self._last = self._last, None
+        self._over = True
+        for number, part in self._parts.items():
+            won = error is None and winner is not None and winner.number == number
+            part.settle("won" if won else self._stopped)
         if error is None and winner is not None:
             self._running -= 1
             meter.attempts_won += 1

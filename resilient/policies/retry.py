@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal, NoReturn, Self, overload
+from typing import Any, ClassVar, Literal, NoReturn, Self, overload
 
-from resilient.core.backoff import Backoff, exponential
+from resilient.core.backoff import Backoff
 from resilient.core.budget import RetryBudget
 from resilient.core.checks import Checker, Matcher, Seconds, refuse
 from resilient.core.clock import CLOCK
@@ -21,11 +21,9 @@ from resilient.operation import BYPASS, CAP, Args, AsyncCall, Kwargs, Operation,
 from resilient.pipeline import F
 from resilient.policies.attempts import Attempt, Attempts
 from resilient.policies.base import Policy
-from resilient.policies.retry_settings import NO_BLOCK, RetrySettings, check_settings
+from resilient.policies.retry_settings import DEFAULT_BACKOFF, NO_BLOCK, RetrySettings, check_settings
 from resilient.policies.timeout import Timeout
 from resilient.registry import Registry, registry
-
-DEFAULT_BACKOFF: Final = exponential()
 
 
 class Retry(Policy):
@@ -183,6 +181,7 @@ class Retry(Policy):
                     self.succeeded(run.attempts)
                     return result
         finally:
+            part.end("failure")
             del error
 
     async def _again_async(
@@ -217,6 +216,7 @@ class Retry(Policy):
                     self.succeeded(run.attempts)
                     return result
         finally:
+            part.end("failure")
             del error
 
     def new_run(self, started: float) -> RetryRun:

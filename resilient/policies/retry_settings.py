@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from resilient.core.backoff import as_backoff
+from resilient.core.backoff import as_backoff, exponential
 from resilient.core.budget import RetryBudget
 from resilient.core.checks import Checker, contradiction, refuse
 from resilient.core.retry_plan import RetryPlan
+
+DEFAULT_BACKOFF: Final = exponential()
 
 NO_BLOCK: Final = (
     "retry can't be used as `with retry(...):`, because a block can't be run again. Write\n"

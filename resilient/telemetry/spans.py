@@ -8,73 +8,91 @@ no such sign: below a parent that does not, samplers other than the parent-based
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from functools import partial
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from resilient.core.meters import Exemplar, Histogram, error_type
-from resilient.core.tracing import (
-    CIRCUIT_STATE,
-    FALLBACK_RESULT,
-    RETRY_RESULT,
-    TRACING,
-    UNTRACED,
-    CallTrace,
-    Part,
-)
+from resilient.core.tracing import CIRCUIT_STATE, FALLBACK_RESULT, RETRY_RESULT, TRACING, CallTrace, Part
 from resilient.operation import Operation
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, TracerProvider
 
 SCOPE: Final = "resilient"
 
-_TRACE_KEY: Final = "resilience-call-trace"
+_TRACE_KEY: Final = "resilient-call-trace"
+_FALLING_BACK: Final = frozenset({"fallback", "stale", "failover"})
 _modules: Final = sys.modules
 
 
 class _Gate:
-    """What is known of the application's provider; looked at anew where it has another."""
+    """What is known of a provider of the application's. Never changed: another provider gets another gate."""
 
-    __slots__ = ("api", "context_api", "current", "follows_parent", "provider", "span_key", "suppress_key", "tracer")
+    __slots__ = (
+        "api",
+        "attach",
+        "context_type",
+        "current",
+        "detach",
+        "follows_parent",
+        "provider",
+        "span_key",
+        "start_span",
+        "suppress_key",
+    )
 
-    def __init__(self) -> None:
-        self.provider: TracerProvider | None = None
-        self.follows_parent = False
-        self.tracer: Tracer
-        self.api: Any = None
-        self.context_api: Any = None
-        self.span_key: object = None
-        self.suppress_key: object = None
-        self.current: ContextVar[Mapping[Any, Any]] | None = None
-
-    def adopt(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import context, trace
         from opentelemetry.trace import propagation
 
         from resilient import __version__
 
-        self.api, self.context_api = trace, context
-        self.tracer = provider.get_tracer(SCOPE, __version__)
-        self.follows_parent = _follows_parent(provider)
-        self.span_key = getattr(propagation, "_SPAN_KEY", None)
-        self.suppress_key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
-        # Read directly: by the API's own functions the look at the parent costs three times as much.
-        current = getattr(getattr(context, "_RUNTIME_CONTEXT", None), "_current_context", None)
-        self.current = current if isinstance(current, ContextVar) and self.span_key is not None else None
         self.provider = provider
+        self.api = trace
+        self.context_type = context.Context
+        self.start_span = provider.get_tracer(SCOPE, __version__).start_span
+        self.suppress_key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+        span_key = getattr(propagation, "_SPAN_KEY", None)
+        self.span_key = span_key if isinstance(span_key, str) else ""
+        self.follows_parent = bool(self.span_key) and _follows_parent(provider)
+        # The context variable itself: through the API's functions the look at the parent costs three times as much.
+        # An application may have put a context of another kind in its place.
+        runtime: Any = getattr(context, "_RUNTIME_CONTEXT", None)
+        known = _modules.get("opentelemetry.context.contextvars_context")
+        variable = None
+        if known is not None and type(runtime) is known.ContextVarsRuntimeContext:
+            variable = getattr(runtime, "_current_context", None)
+        self.current: Callable[[], Any] = context.get_current
+        self.attach: Callable[[Any], Token[Any]] = context.attach
+        self.detach: Callable[[Token[Any]], object] = context.detach
+        if isinstance(variable, ContextVar):
+            self.current, self.attach, self.detach = variable.get, variable.set, variable.reset
 
-    def parent(self) -> Any:
-        if self.current is not None:
-            return self.current.get().get(self.span_key)
-        return self.api.get_current_span()
+    def is_shut(self, context: Any) -> bool:
+        """Would nobody see a span that is opened now?"""
+        if context.get(self.suppress_key):
+            return True
+        parent = context.get(self.span_key) if self.follows_parent else None
+        return parent is not None and _is_unsampled(parent)
+
+    def with_span(self, context: Any, span: Span, trace: _Trace) -> Any:
+        if self.span_key:
+            return self.context_type({**context, self.span_key: span, _TRACE_KEY: trace})
+        inside = self.api.set_span_in_context(span, context)
+        return self.context_type({**inside, _TRACE_KEY: trace})
 
 
-_GATE: Final = _Gate()
+_gate: _Gate | None = None
+_unsampled: Final[list[Any]] = [None]
+
+
+def _is_unsampled(parent: Any) -> bool:
+    span = parent.get_span_context()
+    # A bit of the flags: others may be set beside it.
+    return not span.trace_flags & 1 and bool(span.is_valid)
 
 
 def _follows_parent(provider: Any) -> bool:
@@ -90,213 +108,266 @@ def _follows_parent(provider: Any) -> bool:
     return all(rule is sampling.ALWAYS_OFF for rule in rules)
 
 
+class _Kinds:
+    """What the spans of an operation say each time."""
+
+    __slots__ = ("attempt", "breaker", "execute", "fallback", "falls_back", "retries", "retries_fallbacks", "types")
+
+    def __init__(self, operation: Operation) -> None:
+        self.execute = f"execute {operation.name}"
+        self.attempt = f"attempt {operation.name}"
+        self.fallback = f"fallback {operation.name}"
+        self.types = types = tuple(policy.kind for policy in operation.policies)
+        self.breaker = next((policy for policy in operation.policies if policy.kind == "circuit_breaker"), None)
+        self.falls_back = not _FALLING_BACK.isdisjoint(types)
+        self.retries = "retry" in types
+        # A retry takes what a fallback inside of it has served for a success.
+        self.retries_fallbacks = self.retries and not _FALLING_BACK.isdisjoint(types[types.index("retry") :])
+
+
 def open_span(operation: object) -> CallTrace | None:
     """The span of a call that is about to begin, or None where nobody would see it."""
-    api = _modules.get("opentelemetry.trace")
-    provider = getattr(api, "_TRACER_PROVIDER", None)
+    global _gate
+    try:
+        provider = _modules["opentelemetry.trace"]._TRACER_PROVIDER
+    except (KeyError, AttributeError):
+        return None
     if provider is None:
         return None
-    gate = _GATE
-    if provider is not gate.provider:
-        gate.adopt(provider)
-    if gate.follows_parent:
-        parent = gate.parent()
-        if parent is not None:
-            context = parent.get_span_context()
-            # A bit of the flags: others may be set beside it.
-            if not context.trace_flags & 1 and context.is_valid:
-                return None
-    assert isinstance(operation, Operation)
     try:
-        return _open(gate, operation)
+        gate = _gate
+        if gate is None or gate.provider is not provider:
+            gate = _gate = _Gate(provider)
+        outside = gate.current()
+        if gate.follows_parent and (parent := outside.get(gate.span_key)) is not None:
+            if parent is _unsampled[0]:
+                return None
+            if _is_unsampled(parent):
+                # Of many calls below the same parent only the first looks closely. Other kinds of spans may be large.
+                if type(parent) is gate.api.NonRecordingSpan:
+                    _unsampled[0] = parent
+                return None
+        if outside.get(gate.suppress_key):
+            return None
+        return _open(gate, operation, outside)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - a broken sampler or processor must not fail a call
         _log_broken()
         return None
 
 
-def _open(gate: _Gate, operation: Operation) -> CallTrace | None:
-    context = gate.context_api.get_current()
-    if context.get(gate.suppress_key):
+def _open(gate: _Gate, operation: Operation, outside: Any) -> CallTrace:
+    kinds: _Kinds | None = operation.traced_as
+    if kinds is None:
+        kinds = operation.traced_as = _Kinds(operation)
+    breaker = kinds.breaker
+    state: str | None = None if breaker is None else breaker.state._value_
+    attributes = {"resilience.pipeline.name": operation.name, "resilience.policy.types": kinds.types}
+    span = gate.start_span(kinds.execute, outside, attributes=attributes)
+    return _Trace(gate, operation.name, kinds, span, outside, state)
+
+
+def current() -> _Trace | None:
+    """The trace of the call under way, unless a span opened here and now would not belong to it."""
+    gate = _gate
+    if gate is None:
         return None
-    attributes = {
-        "resilience.pipeline.name": operation.name,
-        "resilience.policy.types": tuple(policy.kind for policy in operation.policies),
-    }
-    span = gate.tracer.start_span(f"execute {operation.name}", context, attributes=attributes)
-    return _Trace(operation, span, context)
-
-
-def current() -> CallTrace | None:
-    gate = _GATE
-    if gate.provider is None:
+    try:
+        context = gate.current()
+        trace = context.get(_TRACE_KEY)
+        return None if trace is None or gate.is_shut(context) else trace
+    except Exception:  # noqa: BLE001 - see open_span
+        _log_broken()
         return None
-    if gate.current is not None:
-        trace = gate.current.get().get(_TRACE_KEY)
-    else:
-        trace = gate.context_api.get_current().get(_TRACE_KEY)
-    return trace if isinstance(trace, CallTrace) else None
 
 
-class _Attached:
-    """A span that is current for a while, again and again."""
+class _Trace(CallTrace):
+    """A span, current for a while, again and again, and then ended.
 
-    __slots__ = ("_context", "_token", "span")
+    The context in which it is current holds it, and so it must not hold that context: calls would leave cycles behind.
+    """
 
-    def __init__(self, span: Span, context: Context) -> None:
+    __slots__ = ("_outside", "_token", "attempts", "gate", "kinds", "name", "notes", "span", "state")
+
+    def __init__(self, gate: _Gate, name: str, kinds: _Kinds, span: Span, outside: Any, state: str | None) -> None:
+        self.gate = gate
+        self.name = name
+        self.kinds = kinds
         self.span = span
-        self._context = context
+        self.state = state
+        self.attempts = 1
+        self.notes: dict[str, str | float] | None = None
+        self._outside = outside
         self._token: Token[Any] | None = None
 
     def attach(self) -> None:
-        self._token = _GATE.context_api.attach(self._context)
+        if self._token is None:
+            gate = self.gate
+            self._token = gate.attach(gate.with_span(self._outside, self.span, self))
 
     def detach(self) -> None:
         token, self._token = self._token, None
         if token is None:
             return
-        gate = _GATE
         try:
-            if gate.current is not None:
-                gate.current.reset(token)
-            else:
-                gate.context_api.detach(token)
+            self.gate.detach(token)
         except ValueError:
             pass  # ended by another task or thread, or by the garbage collector: it was never current there
 
-
-class _Trace(CallTrace):
-    __slots__ = ("_attached", "_attempts", "_notes", "_operation")
-
-    def __init__(self, operation: Operation, span: Span, outside: Context) -> None:
-        gate = _GATE
-        self._operation = operation
-        self._attempts = 1
-        self._notes: dict[str, str | float] = {}
-        inside = gate.api.set_span_in_context(span, outside)
-        self._attached = _Attached(span, gate.context_api.set_value(_TRACE_KEY, self, inside))
-        for policy in operation.policies:
-            if policy.kind == "circuit_breaker":
-                self._notes[CIRCUIT_STATE] = policy.state.value
-                break
-
-    def attach(self) -> None:
-        self._attached.attach()
-
-    def detach(self) -> None:
-        self._attached.detach()
-
     def note(self, attribute: str, value: str | float) -> None:
-        self._notes[attribute] = value
+        if self.notes is None:
+            self.notes = {}
+        self.notes[attribute] = value
 
     def retry(self, number: int, backoff: float) -> Part:
-        self._attempts += 1
-        attributes = {"resilience.attempt.number": number, "resilience.retry.backoff": backoff}
-        return self._part("attempt", attributes, _Attempt)
+        self.attempts += 1
+        attributes: dict[str, Any] = {"resilience.attempt.number": number, "resilience.retry.backoff": backoff}
+        return _Attempt(self, self.kinds.attempt, attributes)
 
-    def hedge(self, number: int, is_over: Callable[[], bool]) -> Part:
-        from opentelemetry.trace import Link
-
-        self._attempts += 1
-        first = _GATE.api.get_current_span().get_span_context()
-        attributes = {"resilience.attempt.number": number, "resilience.attempt.hedge": True}
-        return self._part("attempt", attributes, partial(_Hedge, is_over=is_over), (Link(first),))
+    def hedge(self, number: int, over_as: Callable[[], str | None]) -> Part:
+        self.attempts += 1
+        attributes: dict[str, Any] = {"resilience.attempt.number": number, "resilience.attempt.hedge": True}
+        return _Hedge(self, self.kinds.attempt, attributes, over_as)
 
     def fallback(self) -> Part:
-        return self._part("fallback", {}, _Fallback)
-
-    def _part(
-        self,
-        what: str,
-        attributes: dict[str, Any],
-        make: Callable[[_Attached, _Trace], Part],
-        links: Sequence[Any] = (),
-    ) -> Part:
-        gate, name = _GATE, self._operation.name
-        try:
-            outside = gate.context_api.get_current()
-            attributes["resilience.pipeline.name"] = name
-            span = gate.tracer.start_span(f"{what} {name}", outside, attributes=attributes, links=links)
-            return make(_Attached(span, gate.api.set_span_in_context(span, outside)), self)
-        except Exception:  # noqa: BLE001 - see open_span
-            _log_broken()
-            return UNTRACED
+        return _Fallback(self, self.kinds.fallback, {})
 
     def end(self, outcome: str, error: BaseException | None, histogram: Histogram, elapsed: float) -> None:
+        span = self.span
         try:
-            self._end(outcome, error)
-            context = self._attached.span.get_span_context()
+            if span.is_recording():
+                span.set_attributes(_told_at_the_end(self, outcome))
+                if isinstance(error, Exception):
+                    span.set_attribute("error.type", error_type(error))
+                    span.set_status(self.gate.api.StatusCode.ERROR)
+        except Exception:  # noqa: BLE001 - see open_span
+            _log_broken()
+        try:
+            span.end()
+        except Exception:  # noqa: BLE001 - see open_span
+            _log_broken()
+        try:
+            context = span.get_span_context()
             if context.trace_flags & 1:
                 histogram.exemplify(Exemplar(elapsed, context.trace_id, context.span_id, time_ns()))
         except Exception:  # noqa: BLE001 - see open_span
             _log_broken()
 
-    def _end(self, outcome: str, error: BaseException | None) -> None:
-        span = self._attached.span
-        if not span.is_recording():
-            span.end()
-            return
-        attributes: dict[str, Any] = {"resilience.outcome": outcome, **self._notes}
-        if self._attempts > 1:
-            attributes["resilience.attempt.count"] = self._attempts
-        if outcome == "success":
-            kinds = {policy.kind for policy in self._operation.policies}
-            if "retry" in kinds:
-                attributes.setdefault(RETRY_RESULT, "first_try")
-            if "fallback" in kinds:
-                attributes.setdefault(FALLBACK_RESULT, "not_needed")
-        if isinstance(error, Exception):
-            attributes["error.type"] = error_type(error)
-            span.set_status(_GATE.api.StatusCode.ERROR)
-        span.set_attributes(attributes)
-        span.end()
+
+def _told_at_the_end(trace: _Trace, outcome: str) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"resilience.outcome": outcome}
+    kinds = trace.kinds
+    if trace.state is not None:
+        attributes[CIRCUIT_STATE] = trace.state
+    if outcome == "success":
+        if kinds.retries:
+            attributes[RETRY_RESULT] = "first_try"
+        if kinds.falls_back:
+            attributes[FALLBACK_RESULT] = "not_needed"
+    elif outcome == "fallback" and kinds.retries_fallbacks:
+        attributes[RETRY_RESULT] = "first_try"
+    if trace.attempts > 1:
+        attributes["resilience.attempt.count"] = trace.attempts
+    if trace.notes is not None:
+        attributes.update(trace.notes)
+    return attributes
 
 
 class _Attempt(Part):
-    """An attempt that its policy ends; ended by cancellation, it has nobody else to say so."""
+    """An attempt that its policy ends. Ended by cancellation, it has nobody else to say so.
 
-    __slots__ = ("_attached", "_trace")
+    It begins as its block is entered: a thread may find no place to run, and a task be cancelled before its first step.
+    """
+
+    __slots__ = ("_attributes", "_name", "_open", "_token", "_trace")
 
     attribute = "resilience.attempt.result"
 
-    def __init__(self, attached: _Attached, trace: _Trace) -> None:
-        self._attached = attached
+    def __init__(self, trace: _Trace, name: str, attributes: dict[str, Any]) -> None:
         self._trace = trace
+        self._name = name
+        self._attributes = attributes
+        # A list, because taking the last of it is atomic: attempts beside each other are ended by two threads.
+        self._open: list[Span] = []
+        self._token: Token[Any] | None = None
 
     def __enter__(self) -> Self:
-        self._attached.attach()
+        trace = self._trace
+        gate = trace.gate
+        try:
+            outside = gate.current()
+            attributes = {"resilience.pipeline.name": trace.name, **self._attributes}
+            span = gate.start_span(self._name, outside, attributes=attributes, links=self._links(outside))
+            self._open.append(span)
+            self._token = gate.attach(gate.with_span(outside, span, trace))
+        except Exception:  # noqa: BLE001 - see open_span
+            _log_broken()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        self._attached.detach()
-        result = self._result(error)
-        if result is not None:
-            self.end(result)
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                self._trace.gate.detach(token)
+            except ValueError:
+                pass  # see _Trace.detach
+        self._left(error)
 
     def end(self, result: str) -> None:
+        self._end(result, None)
+
+    def _left(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, Exception):
+            self.end("cancelled")
+
+    def _links(self, outside: Any) -> tuple[Any, ...]:
+        return ()
+
+    def _end(self, result: str | None, at: int | None) -> None:
         try:
-            span = self._attached.span
-            span.set_attribute(self.attribute, result)
-            span.end()
+            span = self._open.pop()
+        except IndexError:
+            return
+        try:
+            if result is not None and span.is_recording():
+                span.set_attribute(self.attribute, result)
+        except Exception:  # noqa: BLE001 - see open_span
+            _log_broken()
+        try:
+            span.end(at)
         except Exception:  # noqa: BLE001 - see open_span
             _log_broken()
 
-    def _result(self, error: BaseException | None) -> str | None:
-        return None if error is None or isinstance(error, Exception) else "cancelled"
-
 
 class _Hedge(_Attempt):
-    __slots__ = ("_is_over",)
+    """An attempt beside others: only the policy can say whether it was the first to come back."""
 
-    def __init__(self, attached: _Attached, trace: _Trace, is_over: Callable[[], bool]) -> None:
-        super().__init__(attached, trace)
-        self._is_over = is_over
+    __slots__ = ("_left_at", "_over_as")
 
-    def _result(self, error: BaseException | None) -> str | None:
-        if error is None:
-            return "lost" if self._is_over() else "won"
-        return "failed" if isinstance(error, Exception) else "cancelled"
+    def __init__(self, trace: _Trace, name: str, attributes: dict[str, Any], over_as: Callable[[], str | None]) -> None:
+        super().__init__(trace, name, attributes)
+        self._over_as = over_as
+        self._left_at: int | None = None
+
+    def settle(self, result: str) -> None:
+        if self._left_at is not None:
+            self._end(result, self._left_at)
+
+    def _left(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, Exception):
+            self.end("cancelled")
+            return
+        # In this order. The policy says first that it is over and then looks for this: one of us sees the other.
+        self._left_at = time_ns()
+        result = self._over_as()
+        if result is not None:
+            self._end(result, self._left_at)
+
+    def _links(self, outside: Any) -> tuple[Any, ...]:
+        """To the first attempt. It has no span of its own, but that of what the hedge stands in."""
+        api = self._trace.gate.api
+        return (api.Link(api.get_current_span(outside).get_span_context()),)
 
 
 class _Fallback(_Attempt):
@@ -304,12 +375,12 @@ class _Fallback(_Attempt):
 
     attribute = FALLBACK_RESULT
 
-    def _result(self, error: BaseException | None) -> str | None:
-        return "applied" if error is None else "failed"
-
-    def end(self, result: str) -> None:
-        self._trace.note(FALLBACK_RESULT, result)
-        super().end(result)
+    def _left(self, error: BaseException | None) -> None:
+        result = None
+        if error is None or isinstance(error, Exception):
+            result = "applied" if error is None else "failed"
+            self._trace.note(FALLBACK_RESULT, result)
+        self._end(result, None)
 
 
 _told: set[str] = set()
