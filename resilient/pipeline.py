@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # Code flags: coroutines and async generators; with generators: all that other code may run between two steps of.
 COROUTINE: Final = 0x80 | 0x200
 SUSPENDABLE: Final = 0x20 | 0x100 | COROUTINE
+GENERATOR: Final = 0x20 | 0x200
 
 F = TypeVar("F", bound="Guardable")
 P = ParamSpec("P")
@@ -242,7 +243,9 @@ class Pipeline(Faces):
         if self._block is None:
             self._refuse("block")
         operation = self.loop_operation()
-        return self._use(operation, lambda: self._open.pop(frame))
+        use = self._use(operation, lambda: self._open.pop(frame))
+        use.is_current = not frame.f_code.co_flags & GENERATOR
+        return use
 
     def loop_operation(self) -> Operation:
         """What a loop over the attempts of this pipeline's retry policy counts in."""

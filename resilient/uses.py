@@ -14,9 +14,13 @@ from resilient.traced import count
 
 
 class Use:
-    """Enters and leaves the scopes of a pipeline in their order, whatever is raised on the way."""
+    """Enters and leaves the scopes of a pipeline in their order, whatever is raised on the way.
 
-    __slots__ = ("_begun", "_operation", "_resumed", "_scopes", "_started", "_trace", "forget")
+    `is_current` tells whether a trace of it may be the current one from its beginning to its end: not in a generator of
+    the user's own, which is left with the block open, and may be resumed by another thread.
+    """
+
+    __slots__ = ("_begun", "_operation", "_resumed", "_scopes", "_started", "_trace", "forget", "is_current")
 
     def __init__(self, operation: Operation, scopes: list[Scope], forget: Callable[[], object] | None = None) -> None:
         self._operation = operation
@@ -25,6 +29,7 @@ class Use:
         self._started = 0.0
         self._trace: CallTrace | None = None
         self.forget = forget
+        self.is_current = True
         for scope in scopes:
             scope.bind(self.abandon)
 
@@ -124,7 +129,8 @@ class Use:
         self._started = CLOCK.now()
         if "opentelemetry.trace" in sys.modules and (trace := TRACING.open(self._operation)) is not None:
             self._trace = trace
-            trace.attach()
+            if self.is_current:
+                trace.attach()
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         trace, self._trace = self._trace, None

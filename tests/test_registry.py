@@ -198,7 +198,7 @@ def locks_of(things: Any) -> Iterator[Any]:
         seen.add(id(thing))
         if isinstance(thing, (LockType, RLock)):
             yield thing
-        elif type(thing).__module__.startswith("resilient") or isinstance(thing, (dict, list, tuple, set)):
+        elif str(type(thing).__module__).startswith("resilient") or isinstance(thing, (dict, list, tuple, set)):
             todo.extend(gc.get_referents(thing))
         elif callable(thing) and getattr(thing, "__module__", "") is not None:
             todo.extend(cell.cell_contents for cell in getattr(thing, "__closure__", None) or () if cell is not None)

@@ -16,6 +16,7 @@ from resilient.telemetry.rules import FAILED
 from tools.panels import (
     HALF,
     SOURCE,
+    WIDE,
     Panel,
     by_result,
     failure_ratio,
@@ -233,6 +234,16 @@ def second_choices() -> list[Panel]:
             "percentunit",
             target(share_of(m.HEDGE_CALLS, all_but(m.HEDGE_CALLS, "not_hedged"), by=(POLICY_LABEL,)), of(POLICY_LABEL)),
             full=True,
+        ),
+        lines(
+            "Degradation",
+            "Processes at each level.",
+            "short",
+            target(
+                over("sum", (POLICY_LABEL, own_label(m.DEGRADATION_LEVEL)), series(m.DEGRADATION_LEVEL)),
+                of(POLICY_LABEL, own_label(m.DEGRADATION_LEVEL)),
+            ),
+            width=WIDE,
         ),
     ]
 

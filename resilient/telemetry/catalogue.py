@@ -144,6 +144,10 @@ THROTTLE_RATIO: Final = _of_policy(
     "throttle.rejection_ratio", "gauge", "1", "The probability with which a call is refused now"
 )
 
+DEGRADATION_LEVEL: Final = _of_policy(
+    "degradation.level", "updown", "1", "1 for the level it is at, 0 for the others", "resilience.degradation.level"
+)
+
 EXPORT_FAILURES: Final = Metric(
     "resilience.telemetry.export.failures",
     "counter",
@@ -187,6 +191,7 @@ CATALOGUE: Final = (
     HEDGE_ATTEMPTS,
     THROTTLE_CALLS,
     THROTTLE_RATIO,
+    DEGRADATION_LEVEL,
     EXPORT_FAILURES,
     TELEMETRY_OVERFLOW,
 )

@@ -70,10 +70,13 @@ _FIELDS: Final = {
     "attempt": "attempt",
     "attempts": "attempts",
     "delay": "wait",
+    "feature": "feature",
     "error": "error_type",
     "in_flight": "in_flight",
     "last_error": "error_type",
+    "level": "degradation_level",
     "limit": "limit",
+    "priority": "priority",
     "provider": "provider",
     "queued": "queued",
     "reason": "reason",
@@ -81,7 +84,10 @@ _FIELDS: Final = {
     "result": "outcome",
     "retry_after": "retry_after",
     "seconds": "seconds",
+    "signal": "signal",
     "state": "state",
+    "switch": "switch",
+    "value": "value",
 }
 _CHANGES: Final = {"circuit_state_changed": "state", "limit_changed": "limit", "degradation_changed": "level"}
 

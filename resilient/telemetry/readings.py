@@ -102,6 +102,13 @@ def _throttle(name: str, policy: Throttle) -> Iterator[Reading]:
     yield m.THROTTLE_RATIO, (name,), snapshot["rejection_probability"]
 
 
+def _degradation(name: str, policy: Any) -> Iterator[Reading]:
+    # A scrape is a use: without it, a service that nobody calls would show its last level for ever.
+    now = policy.level
+    for level in policy.levels:
+        yield m.DEGRADATION_LEVEL, (name, level), int(level == now)
+
+
 _READERS: Final[dict[str, Callable[[str, Any], Iterator[Reading]]]] = {
     "retry": _retry,
     "circuit_breaker": _circuit_breaker,
@@ -113,4 +120,5 @@ _READERS: Final[dict[str, Callable[[str, Any], Iterator[Reading]]]] = {
     "failover": _fallback,
     "hedge": _hedge,
     "throttle": _throttle,
+    "degradation": _degradation,
 }

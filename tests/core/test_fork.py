@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forking import unmeasured
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -17,6 +19,7 @@ PREPARE = """
 import os, threading, time
 import resilient
 from resilient import *
+from tests.forking import unmeasured
 
 def in_child(check):
     child = os.fork()
@@ -42,6 +45,7 @@ def run(program: str) -> None:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PREPARE + program],
         capture_output=True,
         check=False,
+        env=unmeasured(),
         text=True,
         timeout=60,
         cwd=ROOT,

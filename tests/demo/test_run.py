@@ -59,7 +59,7 @@ def test_every_user_is_counted_once_on_both_sides_and_nothing_is_left_behind() -
     assert not report.interrupted
     assert view.reports == [report]
     assert view.left == 1
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_what_the_users_saw_is_what_the_policies_counted() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forking import unmeasured
 from tests.receivers.process import reserved_ports
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def test_sigterm_under_load_loses_no_request(server: str, tmp_path: Path) -> Non
         pass
     diary = tmp_path / "diary"
     command = [sys.executable, *(part.format(port=port) for part in SERVERS[server])]
-    environment = {**os.environ, "DIARY": str(diary), "PYTHONPATH": str(ROOT)}
+    environment = {**unmeasured(), "DIARY": str(diary), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -104,7 +104,8 @@ def test_sigterm_under_load_loses_no_request(server: str, tmp_path: Path) -> Non
         if process.poll() is None:
             process.kill()
         for client in clients:
-            client.join()
+            if client.ident is not None:
+                client.join()
         errors = process.communicate()[1]
 
     assert load.answers["lost"] == 0, errors

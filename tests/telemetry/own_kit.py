@@ -12,6 +12,7 @@ from pathlib import Path
 from resilient import Registry
 from resilient.telemetry import app_settings
 from resilient.telemetry.collecting import Attributes, Collector, Family, Value
+from tests.forking import unmeasured
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +61,7 @@ def run(program: str) -> str:
         text=True,
         timeout=60,
         cwd=ROOT,
+        env=unmeasured(),
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -14,6 +14,7 @@ from resilient import ConfigurationError, Registry
 from resilient.telemetry import exporters
 from resilient.telemetry.collecting import Collector
 from resilient.telemetry.exporters import register_exporter, registered, shutdown, unregister_exporter
+from tests.forking import unmeasured
 
 
 class Recording:
@@ -133,6 +134,7 @@ def test_the_end_of_the_process_shuts_down_what_was_forgotten() -> None:
 HOLDING = """
 import os, threading
 from resilient.telemetry import exporters
+from tests.forking import unmeasured
 
 def hold():
     exporters._lock.acquire()
@@ -149,7 +151,8 @@ held.wait()
 
 def printed(program: str) -> str:
     command = [sys.executable, "-W", "ignore", "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=15, check=True).stdout.strip()
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, timeout=15, check=True)
+    return done.stdout.strip()
 
 
 def test_a_child_counts_its_own_failures() -> None:

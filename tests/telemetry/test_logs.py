@@ -34,6 +34,7 @@ from resilient.core.events import KINDS, LOG
 from resilient.telemetry import logs
 from resilient.telemetry.logs import EventLog
 from resilient.testing import FakeClock, fake_clock
+from tests.forking import unmeasured
 from tests.telemetry.untouched import untouched_logging
 
 SECRET = "hunter2-5ecret"
@@ -129,7 +130,7 @@ def configure_structlog(level: int = 0, **options: Any) -> list[dict[str, Any]]:
 
 
 def run(program: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**unmeasured(), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment, check=False
     )

@@ -156,13 +156,23 @@ def test_failures_are_counted_and_told_once(broken: str, protocol: str, caplog: 
 def test_calls_do_not_notice(broken: str, protocol: str) -> None:
     private = Registry()
     breaker = circuit_breaker("payments", registry=private)
-    with exporting(broken, protocol, private, timeout=0.2, interval=0.01):
-        longest = []
+
+    def late() -> float:
+        """The 99th percentile of two thousand calls."""
+        took = []
         for _ in range(2000):
             begun = time.perf_counter()
             breaker.call(int)
-            longest.append(time.perf_counter() - begun)
-    assert sorted(longest)[-20] < 0.001
+            took.append(time.perf_counter() - begun)
+        return sorted(took)[-20]
+
+    # Neighbours on the machine disturb some rounds of both; a call that waits for an export would be late in all.
+    extra = []
+    for _ in range(5):
+        alone = late()
+        with exporting(broken, protocol, private, timeout=0.2, interval=0.01):
+            extra.append(late() - alone)
+    assert min(extra) < 0.001
 
 
 @both

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forking import unmeasured
 from tests.receivers.otlp import DataPoint, OtlpReceiver
 from tests.receivers.process import eventually, fetch
 
@@ -51,7 +52,7 @@ def test_workers_export_each_for_themselves_and_nothing_is_counted_twice(
     (tmp_path / "shop.py").write_text(APPLICATION)
     log = tmp_path / "log"
     command = [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "-w", "4", "--no-control-socket", *arguments]
-    environment = {**os.environ, "RECEIVER": otlp.grpc_endpoint, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    environment = {**unmeasured(), "RECEIVER": otlp.grpc_endpoint, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     with log.open("wb") as output:
         master = subprocess.Popen(
             [*command, "shop:app"], cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.STDOUT

@@ -126,7 +126,8 @@ class TestNumbers:
             try:
                 assert series("process.thread.count") == {(): before + 1}
                 assert series("process.unix.file_descriptor.count") == {(): files + 2}
-                assert files == len(os.listdir("/proc/self/fd")) - 1 - 2
+                # Without the folder that is being listed. Those of earlier tests may be closed in between.
+                assert abs(files - (len(os.listdir("/proc/self/fd")) - 1 - 2)) <= 2
             finally:
                 os.close(read)
                 os.close(write)

@@ -17,6 +17,7 @@ import resilient.telemetry.prometheus as module
 from resilient import ConfigurationError, Registry, bulkhead, retry
 from resilient.telemetry.exporters import register_exporter, shutdown, unregister_exporter
 from resilient.telemetry.prometheus import PrometheusExporter
+from tests.forking import unmeasured
 from tests.receivers.process import HOST, eventually
 from tests.telemetry.prometheus_kit import (
     exported,
@@ -212,6 +213,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_forked_child_does_not_serve_and_holds_no_port() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING],
+        env=unmeasured(),
         capture_output=True,
         text=True,
         timeout=30.0,

@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from tests.forking import unmeasured
 from tests.receivers.process import HOST, eventually, fetch, reserved_ports
 from tests.telemetry.prometheus_kit import POLICY, accepted_calls, series_of, value
 
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def run(program: str, folder: Path, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
-        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": str(ROOT)},
+        env={**unmeasured(), "PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60.0,
@@ -216,7 +217,7 @@ def gunicorn(home: Path, folder: Path, port: int, *arguments: str) -> Iterator[t
     log = home / "log"
     command = [sys.executable, "-m", "gunicorn", "-c", "settings.py", "--no-control-socket", *arguments, "shop:app"]
     environment = {
-        **os.environ,
+        **unmeasured(),
         "PROMETHEUS_MULTIPROC_DIR": str(folder),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{home}",
         "METRICS": str(port),

@@ -10,7 +10,12 @@ from resilient.telemetry.collecting import Collector, Family
 from resilient.telemetry.values import own_attributes, values_of
 from tests.telemetry.every_policy import breaker, run
 
-NAMED_BY_USERS = {"error.type", "resilience.exporter.name", "resilience.metric.name"}
+NAMED_BY_USERS = {
+    "error.type",
+    "resilience.degradation.level",
+    "resilience.exporter.name",
+    "resilience.metric.name",
+}
 # Transitions have series for the usual ones, and for others once they happen.
 SEEN_IN_PART = {m.CIRCUIT_TRANSITIONS.name}
 KNOWN = [
