@@ -53,6 +53,15 @@ def _run(argv: Sequence[str] | None) -> int:
         from resilient.demo.command import demo
 
         return demo(seconds=options.seconds, seed=options.seed, plain=options.plain, as_json=options.json)
+    if options.command == "status":
+        from resilient.cli.status import status
+
+        token = options.token or os.environ.get("RESILIENT_TOKEN")
+        return status(options.url, token=token, watch=options.watch, as_json=options.json)
+    if options.command == "wait":
+        from resilient.cli.wait import wait
+
+        return wait(options.url, timeout=options.timeout, quiet=options.quiet)
     return _write(_text_of(options.command), options.output, options.parser)
 
 
@@ -119,6 +128,35 @@ def _parser() -> Parser:
         "print a dashboard for Grafana",
         "Print a dashboard as JSON, to be imported into Grafana 10.1 or later, over a Prometheus data source.",
     )
+    status = commands.add_parser(
+        "status",
+        allow_abbrev=False,
+        help="show what a service says of itself",
+        description=(
+            "Show the overview of a service that mounts resilient's health app: checks, circuit breakers, bulkheads, "
+            "levels. Ends with 0, with 1 where it is unhealthy, with 3 where there is nothing to show."
+        ),
+    )
+    status.set_defaults(parser=status)
+    status.add_argument("url", type=_url, metavar="URL", help="where the health app is mounted")
+    status.add_argument("--token", help="to see details; default: RESILIENT_TOKEN of the environment")
+    status.add_argument("--json", action="store_true", help="the overview as it came")
+    status.add_argument(
+        "--watch", type=_interval, nargs="?", const=2.0, metavar="S", help="again every S seconds (2), until Ctrl-C"
+    )
+    wait = commands.add_parser(
+        "wait",
+        allow_abbrev=False,
+        help="wait until what a service needs is there",
+        description=(
+            "Wait until tcp://host:port takes connections and http://... answers with success, all of them. Ends with "
+            "0, or with 1 and what is missing."
+        ),
+    )
+    wait.set_defaults(parser=wait)
+    wait.add_argument("url", nargs="+", metavar="URL", help="tcp://host:port, http://... or https://...")
+    wait.add_argument("--timeout", type=_interval, default=60.0, metavar="S", help="for all together (default: 60)")
+    wait.add_argument("--quiet", action="store_true", help="say nothing but what is missing")
     return parser
 
 
@@ -136,6 +174,22 @@ def _seconds(text: str) -> float:
     if not isfinite(seconds) or not 1.0 <= seconds <= LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {LONGEST:g}")
     return seconds
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not isfinite(seconds) or not 0.0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and at most {LONGEST:g}")
+    return seconds
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no http:// or https:// URL")
+    return text
 
 
 def _seed(text: str) -> int:
