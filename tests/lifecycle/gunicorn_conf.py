@@ -9,3 +9,7 @@ from resilient import lifecycle
 
 def post_worker_init(worker: Any) -> None:
     lifecycle.install()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    lifecycle.stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -309,3 +311,25 @@ class TestSignals:
 def test_wrong_settings_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ConfigurationError):
         make()
+
+
+@pytest.mark.realtime
+def test_hooks_run_at_the_exit_of_a_program_that_never_stops_it_itself() -> None:
+    program = """
+import time
+from resilient import lifecycle
+
+@lifecycle.on_shutdown(priority=1, timeout=0.2)
+def hang():
+    time.sleep(3)
+
+@lifecycle.on_shutdown(priority=2)
+async def close():
+    print("closed")
+
+lifecycle.install()
+"""
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+    assert time.monotonic() - begun < 15
