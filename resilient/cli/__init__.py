@@ -52,7 +52,14 @@ def _run(argv: Sequence[str] | None) -> int:
     if options.command == "demo":
         from resilient.demo.command import demo
 
-        return demo(seconds=options.seconds, seed=options.seed, plain=options.plain, as_json=options.json)
+        return demo(
+            seconds=options.seconds,
+            seed=options.seed,
+            plain=options.plain,
+            as_json=options.json,
+            prometheus=options.prometheus,
+            otlp=options.otlp,
+        )
     if options.command == "status":
         from resilient.cli.status import status
 
@@ -115,6 +122,8 @@ def _parser() -> Parser:
     form = demo.add_mutually_exclusive_group()
     form.add_argument("--plain", action="store_true", help="a line a second, without terminal control")
     form.add_argument("--json", action="store_true", help="nothing but one JSON document at the end")
+    demo.add_argument("--prometheus", type=_port, metavar="PORT", help="serve the guarded client's metrics there")
+    demo.add_argument("--otlp", metavar="URL", help="export its metrics and traces there, over gRPC")
     _add_printer(
         commands,
         "rules",
@@ -184,6 +193,12 @@ def _interval(text: str) -> float:
     if not isfinite(seconds) or not 0.0 < seconds <= LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and at most {LONGEST:g}")
     return seconds
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
 
 
 def _url(text: str) -> str:

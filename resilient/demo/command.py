@@ -10,6 +10,8 @@ from resilient.demo.plain import PlainView
 from resilient.demo.report import Report, document
 from resilient.demo.run import run
 from resilient.demo.view import View
+from resilient.errors import ConfigurationError
+from resilient.telemetry.exporters import Exporter
 
 
 class JsonView(View):
@@ -19,10 +21,36 @@ class JsonView(View):
         _write(json.dumps(document(report), indent=2) + "\n")
 
 
-def demo(*, seconds: float, seed: int, plain: bool = False, as_json: bool = False) -> int:
+def demo(
+    *,
+    seconds: float,
+    seed: int,
+    plain: bool = False,
+    as_json: bool = False,
+    prometheus: int | None = None,
+    otlp: str | None = None,
+) -> int:
     """Run the demo; gives back the exit code. Ended by Ctrl-C it still ends well: with its summary, and 0."""
-    run(choose_view(plain=plain, as_json=as_json), seconds=seconds, seed=seed)
+    try:
+        exporters = _exporters(prometheus, otlp)
+        run(choose_view(plain=plain, as_json=as_json), seconds=seconds, seed=seed, exporters=exporters)
+    except ConfigurationError as error:
+        sys.stderr.write(f"resilient demo: {error}\n")
+        return 2
     return 0
+
+
+def _exporters(prometheus: int | None, otlp: str | None) -> list[Exporter]:
+    found: list[Exporter] = []
+    if prometheus is not None:
+        from resilient.telemetry.prometheus import PrometheusExporter
+
+        found.append(PrometheusExporter(port=prometheus))
+    if otlp is not None:
+        from resilient.telemetry.otlp import OTLPExporter
+
+        found.append(OTLPExporter(otlp, interval=1.0))
+    return found
 
 
 def choose_view(*, plain: bool, as_json: bool) -> View:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
@@ -15,16 +15,18 @@ from resilient.demo.report import Report
 from resilient.demo.script import REPLICA, Pace, Script
 from resilient.demo.upstream import Upstream
 from resilient.demo.view import View
+from resilient.registry import Registry
+from resilient.telemetry.exporters import Exporter, register_exporter, unregister_exporter
 
 
-def run(view: View, *, seconds: float, seed: int) -> Report:
-    """Run the demo to its end, or until somebody presses Ctrl-C."""
+def run(view: View, *, seconds: float, seed: int, exporters: Sequence[Exporter] = ()) -> Report:
+    """Run the demo to its end, or until somebody presses Ctrl-C; what the guarded client counts is exported."""
     # The upstream watches its socket itself, which the default loop of Windows can't.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(play(view, Script(seconds, seed)))
+        return runner.run(play(view, Script(seconds, seed), exporters))
 
 
-async def play(view: View, script: Script) -> Report:
+async def play(view: View, script: Script, exporters: Sequence[Exporter] = ()) -> Report:
     stop = asyncio.Event()
     with _stopped_by_hand(stop):
         try:
@@ -33,13 +35,25 @@ async def play(view: View, script: Script) -> Report:
                 observer = Observer(upstream, replica, Pace.of(script.seconds))
                 both = observer.guarded, observer.unguarded
                 view.open(script)
-                async with _at_work(upstream.follow_script(), bring_users(upstream, *both), *crew(*both)):
-                    await _show(view, observer, stop)
+                with _exported(exporters, observer.registry):
+                    async with _at_work(upstream.follow_script(), bring_users(upstream, *both), *crew(*both)):
+                        await _show(view, observer, stop)
                 report = observer.report(interrupted=stop.is_set())
         finally:
             view.leave()
         view.close(report)
     return report
+
+
+@contextmanager
+def _exported(exporters: Sequence[Exporter], registry: Registry) -> Generator[None, None, None]:
+    try:
+        for exporter in exporters:
+            register_exporter(exporter, registry=registry)
+        yield
+    finally:
+        for exporter in exporters:
+            unregister_exporter(exporter, timeout=2.0)
 
 
 async def _show(view: View, observer: Observer, stop: asyncio.Event) -> None:

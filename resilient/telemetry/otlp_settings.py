@@ -20,6 +20,7 @@ PROTOCOLS: Final = ("grpc", "http/protobuf")
 SIGNALS: Final[tuple[Signal, ...]] = ("metrics", "traces")
 TIMEOUT: Final = 5.0
 
+_GRPC_NAMES: Final = frozenset({"dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"})
 _DEFAULT_ENDPOINTS: Final = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 _COMPRESSIONS: Final = {"grpc": ("none", "gzip"), "http/protobuf": ("none", "gzip", "deflate")}
 _TEMPORALITIES: Final = ("cumulative", "delta", "lowmemory")
@@ -179,8 +180,9 @@ def _checked_url(name: str, url: object, protocol: str) -> str:
         if parts.scheme in {"http", "https"}:
             usable = bool(parts.hostname)
         else:
-            # gRPC's own names, too: unix:/path, dns:///host:port
-            usable = protocol == "grpc" and bool(url) and not any(char.isspace() for char in url)
+            # gRPC's own names, too: unix:/path, dns:///host:port; in host:port the host looks like a scheme.
+            known = "//" not in url or parts.scheme in _GRPC_NAMES
+            usable = protocol == "grpc" and known and bool(url) and not any(char.isspace() for char in url)
     except ValueError:
         usable = False
     if not usable:

@@ -192,6 +192,8 @@ def test_wait_ends_with_1_and_what_is_missing(capsys: pytest.CaptureFixture[str]
         ("wait",),
         ("wait", "http://shop", "--timeout", "soon"),
         ("wait", "ftp://shop"),
+        ("demo", "--prometheus", "http"),
+        ("demo", "--otlp", "nonsense://x"),
     ],
 )
 def test_wrong_arguments_are_told_in_a_line(arguments: tuple[str, ...]) -> None:

@@ -42,6 +42,7 @@ def test_without_a_word_it_goes_to_this_machine() -> None:
         ({"endpoint": ""}, "endpoint"),
         ({"endpoint": 4317}, "endpoint"),
         ({"endpoint": "http://"}, "endpoint"),
+        ({"endpoint": "nonsense://host:4317"}, "endpoint"),
         ({"endpoint": "http://host:port"}, "endpoint"),
         ({"endpoint": "host:4318", "protocol": "http/protobuf"}, "endpoint"),
         ({"endpoint": "http://host:4318/v1/metrics", "protocol": "http/protobuf"}, "endpoint"),
