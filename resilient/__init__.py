@@ -17,7 +17,6 @@ from resilient.errors import (
     BulkheadFullError, CircuitOpenError, ConfigurationError, RateLimitedError, RejectedError, ResilienceError,
     RetryExhaustedError, ThrottledError, TimeoutExceededError,
 )
-# fmt: on
 from resilient.patching import patch, unpatch
 from resilient.pipeline import Pipeline, pipeline
 from resilient.policies.attempts import Attempt
@@ -42,6 +41,7 @@ from resilient.telemetry.observed import observed
 if TYPE_CHECKING:
     from resilient.degradation import Degradation
     from resilient.telemetry.app import counter, gauge, histogram, timer
+    from resilient.telemetry.buckets import duration_buckets
     from resilient.telemetry.exporters import Exporter, register_exporter, shutdown, unregister_exporter
     from resilient.telemetry.log_setup import configure_logging
     from resilient.telemetry.otlp import OTLPExporter
@@ -51,22 +51,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _LOOKING_ON = _logs, _spans  # they have put themselves where policies look
 
-# fmt: off
 __all__ = [
     "Attempt", "Bulkhead", "BulkheadFullError", "CircuitBreaker", "CircuitOpenError", "CircuitState",
     "ConfigurationError", "Deadline", "Degradation", "Event", "Exporter", "Failover", "Fallback", "Hedge",
     "OTLPExporter", "Pipeline", "Policy", "PrometheusExporter", "RateLimitedError", "RateLimiter", "Recover",
     "Registry", "RejectedError", "ResilienceError", "Retry", "RetryBudget", "RetryExhaustedError", "Stale", "Throttle",
     "ThrottledError", "Timeout", "TimeoutExceededError", "adaptive", "bulkhead", "circuit_breaker", "configure_logging",
-    "counter", "current_deadline", "failover", "fallback", "gauge", "hedge", "histogram", "observe_process", "observed",
-    "patch", "percentile", "pipeline", "rate_limiter", "recover", "register_exporter", "registry", "retry", "shutdown",
-    "stale", "standard_pipeline", "subscribe", "throttle", "timeout", "timer", "unpatch", "unregister_exporter",
+    "counter", "current_deadline", "duration_buckets", "failover", "fallback", "gauge", "hedge", "histogram",
+    "observe_process", "observed", "patch", "percentile", "pipeline", "rate_limiter", "recover", "register_exporter",
+    "registry", "retry", "shutdown", "stale", "standard_pipeline", "subscribe", "throttle", "timeout", "timer",
+    "unpatch", "unregister_exporter",
 ]
 _LATER = {
     "Degradation": "degradation", "Exporter": "telemetry.exporters", "OTLPExporter": "telemetry.otlp",
     "PrometheusExporter": "telemetry.prometheus", "configure_logging": "telemetry.log_setup",
-    "counter": "telemetry.app", "gauge": "telemetry.app", "histogram": "telemetry.app",
-    "observe_process": "telemetry.process", "register_exporter": "telemetry.exporters",
+    "counter": "telemetry.app", "duration_buckets": "telemetry.buckets", "gauge": "telemetry.app",
+    "histogram": "telemetry.app", "observe_process": "telemetry.process", "register_exporter": "telemetry.exporters",
     "shutdown": "telemetry.exporters", "timer": "telemetry.app", "unregister_exporter": "telemetry.exporters",
 }
 # fmt: on

@@ -40,7 +40,7 @@ one, so that a ratio needs `or ... * 0`.
 
 In Prometheus an up-down counter is a gauge, and a histogram has the samples `_bucket`, `_count` and `_sum`. The upper
 bounds of its buckets are {", ".join(f"{bound:g}" for bound in DURATION_BOUNDS)}
-seconds.
+seconds; `duration_buckets` sets others.
 
 [Alerts and dashboard](alerts.md) are made from the same table.
 """

@@ -38,6 +38,19 @@ MAX_ERROR_TYPES: Final = 20
 OTHER: Final = "_OTHER"
 
 
+class _Durations:
+    """The bounds of histograms of durations, which are to be the same in all of a process."""
+
+    __slots__ = ("bounds", "in_use")
+
+    def __init__(self) -> None:
+        self.bounds: tuple[float, ...] = DURATION_BOUNDS
+        self.in_use = False
+
+
+DURATIONS: Final = _Durations()
+
+
 class LockedNumber:
     """A number for `+=` and `-=` from threads that run at the same time."""
 
@@ -94,7 +107,10 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "exemplars", "sum")
 
-    def __init__(self, bounds: tuple[float, ...] = DURATION_BOUNDS) -> None:
+    def __init__(self, bounds: tuple[float, ...] | None = None) -> None:
+        if bounds is None:
+            DURATIONS.in_use = True
+            bounds = DURATIONS.bounds
         self.bounds = bounds
         size = len(bounds) + 1
         self.counts: list[int] = [0] * size if GIL else [number() for _ in range(size)]

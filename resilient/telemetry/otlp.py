@@ -196,7 +196,6 @@ class OTLPExporter:
         True
     """
 
-    name: Final = NAME
 
     def __init__(
         self,
@@ -223,6 +222,11 @@ class OTLPExporter:
         self._told = _Told()
         self._running: _Running | None = None
         self._points: Points | None = None
+
+    @property
+    def name(self) -> str:
+        """What its failures are counted under."""
+        return NAME
 
     def __repr__(self) -> str:
         from resilient.telemetry.otlp_settings import without_secrets
