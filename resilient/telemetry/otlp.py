@@ -196,7 +196,6 @@ class OTLPExporter:
         True
     """
 
-
     def __init__(
         self,
         endpoint: str | None = None,
