@@ -48,14 +48,24 @@ class Binding:
         token, self._token = self._token, None
         if token is None:
             return
+        inside = _BOUND.get()
         try:
             _BOUND.reset(token)
             structlog = _structlog_contextvars()
             if structlog is not None:
                 structlog.reset_contextvars(**self._shown)
+                self._put_back(structlog, inside, _BOUND.get())
         except ValueError:
             # Left in another context than entered (a generator closed elsewhere): there is nothing to put back here.
             return
+
+    def _put_back(self, structlog: Any, inside: Mapping[str, object], outside: Mapping[str, object]) -> None:
+        """For structlog, too: what was bound plainly inside of this ends with it."""
+        structlog.unbind_contextvars(*(key for key in inside if key not in outside and key not in self._shown))
+        again = {
+            key: value for key, value in outside.items() if inside.get(key) is not value and key not in self._shown
+        }
+        structlog.bind_contextvars(**again)
 
     def __enter__(self) -> Self:
         return self

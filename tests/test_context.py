@@ -202,3 +202,18 @@ print(structlog.contextvars.get_contextvars(), dict(context.bound()))
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
     assert done.stdout.splitlines() == ["[]", "{'tenant': 'acme'}", "{} {}"]
+
+
+def test_what_is_bound_plainly_inside_of_a_block_ends_with_it_for_structlog_too() -> None:
+    structlog.contextvars.clear_contextvars()
+    with context.bind(request_id="r-17", tenant="acme"):
+        with context.bind(step=1):
+            context.bind(user="anna", tenant="other")
+            assert structlog.contextvars.get_contextvars() == {
+                "request_id": "r-17",
+                "tenant": "other",
+                "step": 1,
+                "user": "anna",
+            }
+        assert structlog.contextvars.get_contextvars() == {"request_id": "r-17", "tenant": "acme"}
+    assert structlog.contextvars.get_contextvars() == {}
