@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Final
 
 from resilient.core.clock import CLOCK
@@ -48,6 +48,12 @@ def current_deadline() -> Deadline | None:
     It is inherited by tasks and by work that is given a copy of the context, as `asyncio.to_thread` does.
     """
     return DEADLINE.get()
+
+
+def shorten_deadline(at: float) -> Token[Deadline | None] | None:
+    """Make `at` the current deadline, unless an enclosing one is nearer."""
+    outer = DEADLINE.get()
+    return None if outer is not None and outer.at <= at else DEADLINE.set(Deadline(at))
 
 
 def deadline_at() -> float:

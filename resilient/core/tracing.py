@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 if TYPE_CHECKING:
     from resilient.core.meters import Histogram
@@ -44,31 +44,16 @@ class Part:
     def settle(self, result: str) -> None: ...
 
 
-class CallTrace:
+class CallTrace(Protocol):
     """One traced call. `attach` and `detach` bracket each stretch in which its code runs."""
 
-    __slots__ = ()
-
-    def attach(self) -> None:
-        raise NotImplementedError
-
-    def detach(self) -> None:
-        raise NotImplementedError
-
-    def end(self, outcome: str, error: BaseException | None, histogram: Histogram, elapsed: float) -> None:
-        raise NotImplementedError
-
-    def note(self, attribute: str, value: str | float) -> None:
-        raise NotImplementedError
-
-    def retry(self, number: int, backoff: float) -> Part:
-        raise NotImplementedError
-
-    def hedge(self, number: int, over_as: Callable[[], str | None]) -> Part:
-        raise NotImplementedError
-
-    def fallback(self) -> Part:
-        raise NotImplementedError
+    def attach(self) -> None: ...
+    def detach(self) -> None: ...
+    def end(self, outcome: str, error: BaseException | None, histogram: Histogram, elapsed: float) -> None: ...
+    def note(self, attribute: str, value: str | float) -> None: ...
+    def retry(self, number: int, backoff: float) -> Part: ...
+    def hedge(self, number: int, over_as: Callable[[], str | None]) -> Part: ...
+    def fallback(self) -> Part: ...
 
 
 UNTRACED: Final = Part()

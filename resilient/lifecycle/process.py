@@ -6,7 +6,7 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, Final, Literal, TypeVar, overload
 
@@ -54,7 +54,9 @@ class Lifecycle:
         self._state: State = "running"
         self._since = CLOCK.now()
         self._forwarded: set[int] = set()
+        self._begun: set[int] = set()
         self._at_exit = False
+        self._installed_here = False
         renew_after_fork(self)
 
     @property
@@ -76,10 +78,15 @@ class Lifecycle:
         }
 
     def after_fork(self, now: float) -> None:
-        """A worker is not what forked it: it has handlers of its own to chain, and a life of its own."""
+        """A child has a life of its own, and ends as if this were not there until it calls `install` itself.
+
+        It inherits our handlers: they go on to those that were there before, of which the parent's loop is none of its.
+        """
         self._state, self._since = "running", now
-        self._previous.clear()
+        self._previous = {n: before for n, before in self._previous.items() if not isinstance(before, LoopHandler)}
         self._forwarded.clear()
+        self._begun.clear()
+        self._installed_here = False
 
     @overload
     def on_shutdown(self, hook: H, /) -> H: ...
@@ -157,9 +164,10 @@ class Lifecycle:
                 continue
             self._previous[number] = take_from_loop(number) or before
             signal.signal(number, self._on_signal)
+        self._installed_here = True
         if not self._at_exit:
             self._at_exit = True
-            atexit.register(self.stop)
+            atexit.register(self._stop_at_exit)
 
     def uninstall(self) -> None:
         """Put back the handlers that were there before, where they are still ours."""
@@ -175,6 +183,9 @@ class Lifecycle:
             _log("info", "draining: readiness is gone, %d calls under way", self.in_flight)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._installed_here:
+            self._forward_from_child(number, frame)
+            return
         first = self._state == "running"
         self.drain()
         if first and self.lame_duck:
@@ -198,30 +209,53 @@ class Lifecycle:
             # The default would end the process on the spot: nobody's `finally`, and no hook, would run.
             raise SystemExit(128 + number)
 
+    def _forward_from_child(self, number: int, frame: FrameType | None) -> None:
+        before = self._previous.get(number)
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _stop_at_exit(self) -> None:
+        if self._installed_here:
+            self.stop()
+
     def stop(self) -> None:
         """Wait for calls under way, run the hooks, export: within `timeout` seconds, and once.
 
-        Async hooks run in an event loop of their own; in a service that has one, `await stop_async()`.
+        Async hooks run in an event loop of their own; in a service that has one, `await stop_async()`. One that is
+        interrupted half-way is finished by the next call, at the latest when the process exits.
         """
         if not self._begin_stop():
             return
         end = CLOCK.now() + self.timeout
-        while self.in_flight and CLOCK.now() < end:
-            threads.sleep(min(_POLL, max(0.0, end - CLOCK.now())))
-        for hook in self._in_order():
-            self._report(hook, run_hook(hook.run, min(hook.timeout, end - CLOCK.now())))
-        self._finish(end)
+        try:
+            while self.in_flight and CLOCK.now() < end:
+                threads.sleep(min(_POLL, max(0.0, end - CLOCK.now())))
+            for hook in self._in_order():
+                self._report(hook, run_hook(hook.run, min(hook.timeout, end - CLOCK.now())))
+            export_and_stop(max(0.0, end - CLOCK.now()))
+        except BaseException:
+            self._change("draining")
+            raise
+        self._change("stopped")
 
     async def stop_async(self) -> None:
         """The same for a service with an event loop: async hooks run in it, others on threads."""
         if not self._begin_stop():
             return
         end = CLOCK.now() + self.timeout
-        while self.in_flight and CLOCK.now() < end:
-            await tasks.sleep(min(_POLL, max(0.0, end - CLOCK.now())))
-        for hook in self._in_order():
-            self._report(hook, await run_hook_async(hook.run, min(hook.timeout, end - CLOCK.now())))
-        self._finish(end)
+        try:
+            while self.in_flight and CLOCK.now() < end:
+                await tasks.sleep(min(_POLL, max(0.0, end - CLOCK.now())))
+            for hook in self._in_order():
+                self._report(hook, await run_hook_async(hook.run, min(hook.timeout, end - CLOCK.now())))
+            await tasks.in_thread(lambda: export_and_stop(max(0.0, end - CLOCK.now())))
+        except BaseException:
+            self._change("draining")
+            raise
+        self._change("stopped")
 
     def _begin_stop(self) -> bool:
         self.drain()
@@ -230,21 +264,20 @@ class Lifecycle:
         self._change("stopping")
         return True
 
-    def _in_order(self) -> list[ShutdownHook]:
+    def _in_order(self) -> Iterator[ShutdownHook]:
         left = self.in_flight
         if left:
             _log("warning", "stopping with %d calls still under way", left)
-        return sorted(self._hooks, key=lambda hook: hook.rank)
+        for hook in sorted(self._hooks, key=lambda hook: hook.rank):
+            if hook.turn not in self._begun:
+                self._begun.add(hook.turn)
+                yield hook
 
     def _report(self, hook: ShutdownHook, outcome: Outcome) -> None:
         if outcome == "late":
             _log("warning", "shutdown hook %s took longer than its %g s and was left behind", hook.name, hook.timeout)
         elif isinstance(outcome, BaseException):
             _log("warning", "shutdown hook %s failed", hook.name, error=outcome)
-
-    def _finish(self, end: float) -> None:
-        export_and_stop(max(0.0, end - CLOCK.now()))
-        self._change("stopped")
 
     def _change(self, state: State) -> None:
         self._state = state

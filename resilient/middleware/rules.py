@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from resilient import context, deadline
 from resilient.core.checks import Checker, Seconds, contradiction, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.deadline import DEADLINE, Deadline
+from resilient.core.deadline import DEADLINE, Deadline, shorten_deadline
 from resilient.errors import RateLimitedError, RejectedError
 from resilient.middleware.answers import Answer, answer
 from resilient.middleware.clients import Clients
 from resilient.policies.rate_limiter import rate_limiter
 from resilient.policies.sheddable import PRIORITIES, Priority
-from resilient.policies.timeout import _shorten_deadline
 from resilient.registry import Registry, registry
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class Until:
         self._token: Token[Deadline | None] | None = None
 
     def __enter__(self) -> None:
-        self._token = _shorten_deadline(self._at)
+        self._token = shorten_deadline(self._at)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /

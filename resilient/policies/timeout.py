@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 from resilient.blocks import current_owner, holder_of
 from resilient.core.checks import Checker, Seconds, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.deadline import DEADLINE, Deadline
+from resilient.core.deadline import DEADLINE, Deadline, shorten_deadline
 from resilient.core.meters import TimeoutMeter
 from resilient.drivers.helper_threads import HelperCall
 from resilient.drivers.interrupts import Block, can_interrupt
@@ -98,7 +98,7 @@ class Timeout(Policy):
 
         def guarded(args: Args, kwargs: Kwargs) -> Any:
             at = clock.now() + seconds
-            token = _shorten_deadline(at)
+            token = shorten_deadline(at)
             try:
                 if arms and can_interrupt(always):
                     block = Block(at_edge)
@@ -137,7 +137,7 @@ class Timeout(Policy):
         async def guarded(args: Args, kwargs: Kwargs) -> Any:
             block = new_block()
             block.enter()  # raises outside a task: no deadline may be left behind then
-            token = _shorten_deadline(clock.now() + seconds)
+            token = shorten_deadline(clock.now() + seconds)
             try:
                 result = await call(args, kwargs)
             except BaseException as error:
@@ -158,7 +158,7 @@ class Timeout(Policy):
     def _wrap_unarmed(self, call: AsyncCall, operation: Operation) -> AsyncCall:
         async def guarded(args: Args, kwargs: Kwargs) -> Any:
             at = CLOCK.now() + self._seconds
-            token = _shorten_deadline(at)
+            token = shorten_deadline(at)
             try:
                 result = await call(args, kwargs)
             except BaseException:
@@ -177,7 +177,7 @@ class Timeout(Policy):
     def _wrap_helper_thread(self, call: SyncCall, operation: Operation) -> SyncCall:
         def guarded(args: Args, kwargs: Kwargs) -> Any:
             at = CLOCK.now() + self._seconds
-            token = _shorten_deadline(at)
+            token = shorten_deadline(at)
             context = copy_context()
             try:
                 body = HelperCall(lambda: context.run(call, args, kwargs), self._orphan_ended, current_owner())
@@ -237,12 +237,6 @@ class Timeout(Policy):
         self._meter.orphaned -= 1
 
 
-def _shorten_deadline(at: float) -> Token[Deadline | None] | None:
-    """Make `at` the current deadline, unless an enclosing one is nearer."""
-    outer = DEADLINE.get()
-    return None if outer is not None and outer.at <= at else DEADLINE.set(Deadline(at))
-
-
 class _TimeoutScope(Scope):
     __slots__ = ("_abandon", "_at", "_block", "_operation", "_task_block", "_timed_out", "_timeout", "_token")
 
@@ -265,7 +259,7 @@ class _TimeoutScope(Scope):
     def resume(self, frame: FrameType) -> None:
         self._check_time()
         timeout = self._timeout
-        self._token = _shorten_deadline(self._at)
+        self._token = shorten_deadline(self._at)
         # In an ExitStack no handler of the frame tells where the block ends: late bodies raise there, uninterrupted.
         if timeout._arms and holder_of(frame) is frame and can_interrupt(timeout._always):
             self._block = block = Block(self._at_edge)
@@ -273,7 +267,7 @@ class _TimeoutScope(Scope):
 
     def resume_async(self) -> None:
         self._check_time()
-        self._token = _shorten_deadline(self._at)
+        self._token = shorten_deadline(self._at)
         if self._timeout._arms:
             self._task_block = block = self._timeout._task_timeouts().block()
             block.enter(max(0.0, self._at - CLOCK.now()))

@@ -180,7 +180,7 @@ def current() -> _Trace | None:
         return None
 
 
-class _Trace(CallTrace):
+class _Trace:
     """A span, current for a while, again and again, and then ended.
 
     The context in which it is current holds it, and so it must not hold that context: calls would leave cycles behind.

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 import trio
 
 from resilient import ConfigurationError, Exporter, Registry, circuit_breaker, register_exporter
 from resilient.lifecycle import Lifecycle
 from resilient.testing import FakeClock
+from tests.forking import unmeasured
 
 Stop = Callable[[Lifecycle], None]
 
@@ -333,3 +335,102 @@ lifecycle.install()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
     assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_stop_that_is_cancelled_half_way_is_finished_by_the_next_one(backend: str, registry: Registry) -> None:
+    lifecycle, ran, reached = Lifecycle(registry=registry), [], threading.Event()
+
+    @lifecycle.on_shutdown(priority=1)
+    def first() -> None:
+        ran.append("first")
+
+    @lifecycle.on_shutdown(priority=2, timeout=60)
+    async def cancelled() -> None:
+        ran.append("cancelled")
+        reached.set()
+        await anyio.sleep_forever()
+
+    lifecycle.on_shutdown(priority=3)(lambda: ran.append("last"))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lifecycle.stop_async)
+            while not reached.is_set():
+                await anyio.sleep(0)
+            group.cancel_scope.cancel()
+
+    anyio.run(main, backend=backend)
+    assert (lifecycle.state, ran) == ("draining", ["first", "cancelled"])
+    lifecycle.stop()
+    assert (lifecycle.state, ran) == ("stopped", ["first", "cancelled", "last"])
+
+
+def test_telemetry_that_hangs_at_the_end_blocks_no_event_loop(registry: Registry) -> None:
+    lifecycle, goes_on = Lifecycle(registry=registry), threading.Event()
+
+    class Hanging:
+        name = "hanging"
+
+        def start(self, collector: object) -> None: ...
+
+        def flush(self, timeout: float) -> bool:
+            return True
+
+        def shutdown(self, timeout: float) -> None:
+            assert goes_on.wait(10), "the loop stood still"
+
+    exporter: Exporter = Hanging()
+    register_exporter(exporter, registry=registry)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lifecycle.stop_async)
+            while lifecycle.state != "stopping":
+                await anyio.sleep(0)
+            goes_on.set()
+
+    asyncio.run(main())
+    assert lifecycle.state == "stopped"
+
+
+CHILD = """
+import os, signal, sys, time
+from resilient import lifecycle
+
+lifecycle.on_shutdown(lambda: print("hook of", "child" if os.getpid() != parent else "parent", flush=True))
+parent = os.getpid()
+signal.signal(signal.SIGTERM, lambda number, frame: (print("handler of before", flush=True), sys.exit(0)))
+lifecycle.install(lame_duck=30)
+child = os.fork()
+if child == 0:
+    if "install" in sys.argv:
+        lifecycle.install(lame_duck=0)
+    print("ready", flush=True)
+    time.sleep(60)
+    os._exit(1)
+while True:
+    time.sleep(0.3)
+    os.kill(child, signal.SIGTERM)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.realtime
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize(
+    "argument, hooks", [("", ["hook of parent"]), ("install", ["hook of child", "hook of parent"])]
+)
+def test_a_forked_child_has_the_handler_of_before_at_once_and_no_hooks_unless_it_installs_them(
+    argument: str, hooks: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", CHILD, argument],
+        env=unmeasured(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["ready", "handler of before", *hooks]
