@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import functools
-import sys
-from bisect import bisect_left
 from collections.abc import AsyncGenerator, Callable, Generator
-from types import CodeType, CoroutineType, FunctionType
-from typing import Any, Literal, cast
+from types import CoroutineType, FunctionType
+from typing import Any, Literal, NoReturn, cast
 
-from resilient.core.clock import CLOCK
-from resilient.core.meters import CallMeter
-from resilient.core.tracing import TRACING
 from resilient.drivers.safe_points import INTERRUPTIBLE
-from resilient.operation import Args, Kwargs, Misuse, Operation, Served
-from resilient.traced import await_traced, call_traced
+from resilient.operation import Args, Kwargs, Misuse
 from resilient.uses import Use, iterate, iterate_async
 
 FunctionKind = Literal["function", "async function", "generator", "async generator"]
@@ -64,13 +58,7 @@ def bare_sync(function: Callable[..., Any]) -> Callable[[Args, Kwargs], Any]:
     def call(args: Args, kwargs: Kwargs) -> Any:
         result = function(*args, **kwargs)
         if type(result) is CoroutineType:
-            result.close()
-            raise Misuse(
-                TypeError(
-                    f"{name_of(function)} is a plain function but returned a coroutine, which would run unguarded: "
-                    f"decorate the async function itself, or make this one `async def`"
-                )
-            )
+            refuse_coroutine(function, result)
         return result
 
     # All functions made here share their code. The user's may be written in C, and have no frame of its own.
@@ -78,133 +66,28 @@ def bare_sync(function: Callable[..., Any]) -> Callable[[Args, Kwargs], Any]:
     return call
 
 
+def refuse_coroutine(function: Callable[..., Any], coroutine: CoroutineType[Any, Any, Any]) -> NoReturn:
+    coroutine.close()
+    raise Misuse(
+        TypeError(
+            f"{name_of(function)} is a plain function but returned a coroutine, which would run unguarded: "
+            f"decorate the async function itself, or make this one `async def`"
+        )
+    )
+
+
 def bare_async(function: Callable[..., Any]) -> Callable[[Args, Kwargs], Any]:
     return lambda args, kwargs: function(*args, **kwargs)
 
 
-def guard_sync(function: Callable[..., Any], operation: Operation) -> FunctionType:
-    if operation.falls_back:
-        return guard_sync_falling_back(function, operation)
-    meter, modules = operation.meter, sys.modules
-    success = meter.success
-    counts, bounds = success.counts, success.bounds
-    clock = CLOCK
-
-    @_wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
-            return call_traced(operation, trace, args, kwargs)
-        meter.started += 1
-        started = clock.now()
-        try:
-            result = operation.call(args, kwargs)
-        except BaseException as error:
-            elapsed = clock.now() - started
-            meter.raised(error, elapsed)
-            if type(error) is Misuse:
-                raise error.error from None
-            raise
-        elapsed = clock.now() - started
-        bucket = bisect_left(bounds, elapsed)
-        counts[bucket] += 1
-        success.sum += elapsed
-        return result
-
-    return guarded
-
-
-def guard_async(function: Callable[..., Any], operation: Operation) -> FunctionType:
-    if operation.falls_back:
-        return guard_async_falling_back(function, operation)
-    meter, modules = operation.meter, sys.modules
-    success = meter.success
-    counts, bounds = success.counts, success.bounds
-    clock = CLOCK
-
-    @_wraps(function)
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
-        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
-            return await await_traced(operation, trace, args, kwargs)
-        meter.started += 1
-        started = clock.now()
-        try:
-            result = await operation.call(args, kwargs)
-        except BaseException as error:
-            elapsed = clock.now() - started
-            meter.raised(error, elapsed)
-            if type(error) is Misuse:
-                raise error.error from None
-            raise
-        elapsed = clock.now() - started
-        bucket = bisect_left(bounds, elapsed)
-        counts[bucket] += 1
-        success.sum += elapsed
-        return result
-
-    return guarded
-
-
-def guard_sync_falling_back(function: Callable[..., Any], operation: Operation) -> FunctionType:
-    """For pipelines that hold a fallback: others don't pay for the look at the result."""
-    meter, modules = operation.meter, sys.modules
-
-    @_wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
-            return call_traced(operation, trace, args, kwargs)
-        meter.started += 1
-        started = CLOCK.now()
-        try:
-            result = operation.call(args, kwargs)
-        except BaseException as error:
-            meter.raised(error, CLOCK.now() - started)
-            if type(error) is Misuse:
-                raise error.error from None
-            raise
-        return _count_result(meter, result, CLOCK.now() - started)
-
-    return guarded
-
-
-def guard_async_falling_back(function: Callable[..., Any], operation: Operation) -> FunctionType:
-    meter, modules = operation.meter, sys.modules
-
-    @_wraps(function)
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
-        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
-            return await await_traced(operation, trace, args, kwargs)
-        meter.started += 1
-        started = CLOCK.now()
-        try:
-            result = await operation.call(args, kwargs)
-        except BaseException as error:
-            meter.raised(error, CLOCK.now() - started)
-            if type(error) is Misuse:
-                raise error.error from None
-            raise
-        return _count_result(meter, result, CLOCK.now() - started)
-
-    return guarded
-
-
-def _count_result(meter: CallMeter, result: Any, elapsed: float) -> Any:
-    if type(result) is Served:
-        meter.expect_fallback().observe(elapsed)
-        return result.value
-    meter.success.observe(elapsed)
-    return result
-
-
 def guard_generator(function: Callable[..., Any], new_use: Callable[[], Use]) -> FunctionType:
-    @_wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         return (yield from iterate(function(*args, **kwargs), new_use()))
 
-    return guarded
+    return dressed_as(function, guarded)
 
 
 def guard_async_generator(function: Callable[..., Any], new_use: Callable[[], Use]) -> FunctionType:
-    @_wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         steps = iterate_async(function(*args, **kwargs), new_use())
         step = anext(steps)
@@ -224,22 +107,20 @@ def guard_async_generator(function: Callable[..., Any], new_use: Callable[[], Us
         finally:
             await steps.aclose()
 
+    return dressed_as(function, guarded)
+
+
+def dressed_as(function: Callable[..., Any], wrapper: Callable[..., Any]) -> FunctionType:
+    """What `functools.wraps` does, for callables of every kind."""
+    guarded = cast("FunctionType", functools.update_wrapper(wrapper, function))
+    if not hasattr(function, "__name__"):
+        named: Any = function
+        while isinstance(named, functools.partial):
+            named = named.func
+        named = named if hasattr(named, "__name__") else type(named)
+        guarded.__name__, guarded.__qualname__ = named.__name__, named.__qualname__
+        guarded.__module__ = getattr(named, "__module__", guarded.__module__)
     return guarded
-
-
-def _wraps(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], FunctionType]:
-    def apply(wrapper: Callable[..., Any]) -> FunctionType:
-        guarded = cast("FunctionType", functools.update_wrapper(wrapper, function))
-        if not hasattr(function, "__name__"):
-            named: Any = function
-            while isinstance(named, functools.partial):
-                named = named.func
-            named = named if hasattr(named, "__name__") else type(named)
-            guarded.__name__, guarded.__qualname__ = named.__name__, named.__qualname__
-            guarded.__module__ = getattr(named, "__module__", guarded.__module__)
-        return guarded
-
-    return apply
 
 
 def carry_over(older: Any, newer: Any) -> None:
@@ -247,28 +128,3 @@ def carry_over(older: Any, newer: Any) -> None:
     pipeline = newer.__resilient__
     functools.update_wrapper(newer, older)
     newer.__wrapped__, newer.__resilient__ = older.__wrapped__, pipeline
-
-
-def _codes() -> frozenset[CodeType]:
-    makers = (
-        guard_sync,
-        guard_async,
-        guard_sync_falling_back,
-        guard_async_falling_back,
-        guard_generator,
-        guard_async_generator,
-    )
-    return frozenset(
-        constant
-        for maker in makers
-        for constant in maker.__code__.co_consts
-        if isinstance(constant, CodeType) and constant.co_name == "guarded"
-    )
-
-
-_GUARDED = _codes()
-
-
-def is_guarded(function: object) -> bool:
-    """Is this very function one of ours? Its attributes don't tell: `functools.wraps` of others copies them."""
-    return type(function) is FunctionType and function.__code__ in _GUARDED

@@ -13,6 +13,7 @@ Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
 SyncCall = Callable[[Args, Kwargs], Any]
 AsyncCall = Callable[[Args, Kwargs], Awaitable[Any]]
+Call = SyncCall | AsyncCall
 
 
 class Misuse(BaseException):
@@ -46,7 +47,8 @@ class Operation:
 
     `policies` are those around it, outermost first, and `call` is the chain of them in force; `user_args` is where the
     user's own arguments begin in the arguments of the chain (a `.call` passes the function itself as the first).
-    `falls_back` tells that results may come `Served`; `traced_as` is what those who trace calls keep here.
+    `falls_back` tells that results may come `Served`; `traced_as` is what those who trace calls keep here; `switch`
+    tells a function that has the policies in itself to leave them out.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class Operation:
         "meter",
         "name",
         "policies",
+        "switch",
         "traced_as",
         "user_args",
     )
@@ -70,6 +73,7 @@ class Operation:
         self.meter = meter
         self.user_args = user_args
         self.falls_back = False
+        self.switch: Callable[[bool], object] = bool
         self.traced_as: Any = None
 
     def expect_fallback(self) -> None:
@@ -85,6 +89,7 @@ class Operation:
 
     def bypass(self, active: bool) -> None:
         self.call = self._bare if active else self._compiled
+        self.switch(active)
 
 
 OPERATIONS: WeakSet[Operation] = WeakSet()

@@ -13,16 +13,15 @@ from resilient.decorate import (
     bare_async,
     bare_sync,
     carry_over,
-    guard_async,
+    dressed_as,
     guard_async_generator,
     guard_generator,
-    guard_sync,
-    is_guarded,
     kind_of,
     name_of,
 )
 from resilient.drivers.safe_points import INTERRUPTIBLE
-from resilient.operation import BYPASS, AsyncCall, Misuse, Operation, SyncCall
+from resilient.fused import fuse, is_guarded
+from resilient.operation import BYPASS, Call, Misuse, Operation
 from resilient.registry import Registry, registry
 from resilient.uses import Use
 
@@ -171,11 +170,9 @@ class Pipeline(Faces):
         elif kind == "async generator":
             guarded = guard_async_generator(function, lambda: self._use(operation))
         elif kind == "async function":
-            self._compile_async(bare_async(function), operation)
-            guarded = guard_async(function, operation)
+            guarded = dressed_as(function, self._fuse(function, bare_async(function), operation, True))
         else:
-            self._compile_sync(bare_sync(function), operation)
-            guarded = guard_sync(function, operation)
+            guarded = dressed_as(function, self._fuse(function, bare_sync(function), operation, False))
         guarded.__resilient__ = self
         return guarded
 
@@ -189,8 +186,7 @@ class Pipeline(Faces):
         if call is None:
             self._refuse("function")
             operation = self._operation(None, user_args=1)
-            self._compile_sync(_call_handed_over, operation)
-            call = self._call = guard_sync(_call_handed_over, operation)
+            call = self._call = self._fuse(None, _call_handed_over, operation, False)
         if kind_of(function) != "function":
             raise _refused_by_call(function)
         return call(function, *args, **kwargs)
@@ -201,8 +197,7 @@ class Pipeline(Faces):
         if call is None:
             self._refuse("async function")
             operation = self._operation(None, user_args=1)
-            self._compile_async(_await_handed_over, operation)
-            call = self._call_async = guard_async(_await_handed_over, operation)
+            call = self._call_async = self._fuse(None, _await_handed_over, operation, True)
         return call(function, *args, **kwargs)
 
     def enter(self, frame: FrameType) -> None:
@@ -257,17 +252,17 @@ class Pipeline(Faces):
         scopes = [] if BYPASS.active else [policy.scope(operation) for policy in self.policies]
         return Use(operation, scopes, forget)
 
-    def _compile_sync(self, bare: SyncCall, operation: Operation) -> None:
-        call = bare
+    def _fuse(
+        self, function: Callable[..., Any] | None, bare: Call, operation: Operation, asynchronous: bool
+    ) -> FunctionType:
+        """The guarded function; `function` itself is called where that is allowed, and else `bare`."""
+        chain = [bare]
         for policy in reversed(self.policies):
-            call = policy.wrap_sync(call, operation)
-        operation.install(call, bare)
-
-    def _compile_async(self, bare: AsyncCall, operation: Operation) -> None:
-        call = bare
-        for policy in reversed(self.policies):
-            call = policy.wrap_async(call, operation)
-        operation.install(call, bare)
+            wrap = policy.wrap_async if asynchronous else policy.wrap_sync
+            chain.append(wrap(chain[-1], operation))
+        chain.reverse()
+        operation.install(chain[0], bare)
+        return fuse(function, operation, chain, asynchronous)
 
     def _operation(self, function_name: str | None, *, user_args: int = 0) -> Operation:
         """Name what has no name yet, and the operation."""

@@ -2,7 +2,7 @@
 
 A permit that comes back while somebody waits is handed over under the lock and is never free in between, so nobody can
 overtake. Where nobody waits no lock is taken: with the GIL threads change over only at calls and at backward jumps, and
-between the look at a number and its change there is neither. Whoever joins the queue first says so (`_contended`) and
+between the look at a number and its change there is neither. Whoever joins the queue first says so (`contended`) and
 then looks once more for a permit; whoever gives one back first makes it free and then looks whether somebody said so.
 
 The lock is one that its thread may take again: the garbage collector may run anywhere, also under the lock, and close a
@@ -77,10 +77,10 @@ class Permits:
     """
 
     __slots__ = (
-        "_contended",
+        "contended",
         "_debt",
         "_forked",
-        "_free",
+        "free",
         "_lock",
         "_queue",
         "_rule",
@@ -96,12 +96,12 @@ class Permits:
         self.max_queue = max_queue
         self.changes: list[LimitChange] = [] if changes is None else changes
         self._rule = rule
-        self._free = limit
+        self.free = limit
         # Permits that are out and will not become free when they come back.
         self._debt = 0
         self._queue: OrderedDict[Place, None] = OrderedDict()
         # Must be true while somebody waits or there is a debt; without the GIL, and after some forks, always.
-        self._contended = not GIL
+        self.contended = not GIL
         self._forked = False
         self._lock = RLock()
 
@@ -109,7 +109,7 @@ class Permits:
         """All are free: the calls of other threads end in the parent. Who forked may still give its own back."""
         renew_lock(self._lock)
         self._forked = self._forked or self.in_flight > 0
-        self._free = self.limit
+        self.free = self.limit
         self._debt = 0
         self._queue.clear()
         self._update_contended_locked()
@@ -117,7 +117,7 @@ class Permits:
     @property
     def in_flight(self) -> int:
         """Permits that are out, those on their way to somebody who waited included."""
-        return max(0, self.limit + self._debt - self._free)
+        return max(0, self.limit + self._debt - self.free)
 
     @property
     def queued(self) -> int:
@@ -129,21 +129,21 @@ class Permits:
 
     def try_acquire(self) -> bool:
         """Take a permit, if there is one that nobody waits for."""
-        if self._contended:
+        if self.contended:
             return self._try_acquire_slowly()
-        if self._free > 0:
-            self._free -= 1
+        if self.free > 0:
+            self.free -= 1
             return True
         return False
 
     def release(self) -> None:
         """Give a permit back: to the longest waiting, or else it is free."""
         if GIL:
-            self._free += 1
-            if self._contended:
-                self._settle(0)
+            self.free += 1
+            if self.contended:
+                self.settle(0)
         else:
-            self._settle(1)
+            self.settle(1)
 
     def queue_up(self, wake: Callable[[], bool]) -> Place | None:
         """Take a place in the queue; one that may be granted at once. None where the queue is full."""
@@ -151,11 +151,11 @@ class Permits:
         assert place is not None
         with self._lock:
             granted = self._settle_locked()
-            if self._free > 0:
-                self._free -= 1
+            if self.free > 0:
+                self.free -= 1
                 place._state = _State.GRANTED
             elif len(self._queue) < self.max_queue:
-                self._contended = True
+                self.contended = True
                 self._queue[place] = None
                 granted += self._settle_locked()
             else:
@@ -206,9 +206,9 @@ class Permits:
     def _try_acquire_slowly(self) -> bool:
         with self._lock:
             granted = self._settle_locked()
-            acquired = self._free > 0
+            acquired = self.free > 0
             if acquired:
-                self._free -= 1
+                self.free -= 1
         try:
             self._wake(granted)
         except BaseException:
@@ -217,9 +217,9 @@ class Permits:
             raise
         return acquired
 
-    def _settle(self, returned: int) -> None:
+    def settle(self, returned: int) -> None:
         with self._lock:
-            self._free += returned
+            self.free += returned
             granted = self._settle_locked()
         self._wake(granted)
 
@@ -231,35 +231,35 @@ class Permits:
         forgiven = more if more < self._debt else self._debt
         self._debt -= forgiven
         free = more - forgiven
-        self._free += free
+        self.free += free
         return self._settle_locked()
 
     def _settle_locked(self) -> list[Place]:
         """Pay debts and hand permits over, as far as there are free ones. Tells whom to wake."""
-        self._contended = True
-        if self._forked and self._free > self.limit + self._debt:
-            self._free = self.limit + self._debt
-        while self._debt > 0 and self._free > 0:
-            self._free -= 1
+        self.contended = True
+        if self._forked and self.free > self.limit + self._debt:
+            self.free = self.limit + self._debt
+        while self._debt > 0 and self.free > 0:
+            self.free -= 1
             self._debt -= 1
         granted: list[Place] = []
-        while self._queue and self._free > 0:
-            self._free -= 1
+        while self._queue and self.free > 0:
+            self.free -= 1
             place, _ = self._queue.popitem(last=False)
             if place._state is _State.WAITING:
                 place._state = _State.GRANTED
                 granted.append(place)
             else:
-                self._free += 1
+                self.free += 1
         self._update_contended_locked()
         return granted
 
     def _update_contended_locked(self) -> None:
         # Without a call between the look and the change: see above.
         if self._queue or self._debt > 0 or self._forked or not GIL:
-            self._contended = True
+            self.contended = True
         else:
-            self._contended = False
+            self.contended = False
 
     def _wake(self, granted: list[Place]) -> None:
         while granted:
@@ -278,7 +278,7 @@ class Permits:
                 # It may have left in the meantime, and then has the permit given back itself.
                 if place._state is _State.GRANTED:
                     place._state = _State.OVER
-                    self._free += 1
+                    self.free += 1
             return self._settle_locked()
 
 

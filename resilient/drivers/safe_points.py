@@ -28,6 +28,9 @@ INTERRUPTIBLE: Final[set[CodeType]] = set()
 that do nothing but call the user's function (which may be written in C and have no frame of its own). They must hold
 nothing that is not given back by a `finally` further out."""
 
+GENERATED: Final = "<resilient: "
+"""How the names of files begin that there are not: of functions that this package makes at run time."""
+
 GRACE: Final = 0.05
 """Seconds, by the real clock, for which an interrupt waits for a safe point."""
 
@@ -171,7 +174,7 @@ class Hesitation:
 
 
 # From code objects and not from `__file__`: the two differ in frozen applications.
-_PACKAGE: Final = os.path.dirname(os.path.dirname(Hesitation.put_off.__code__.co_filename)) + os.sep
+_PACKAGE: Final = (os.path.dirname(os.path.dirname(Hesitation.put_off.__code__.co_filename)) + os.sep, GENERATED)
 _LIBRARY: Final = os.path.dirname(threading.Thread.run.__code__.co_filename) + os.sep
 _SITE_PACKAGES: Final = _LIBRARY + "site-packages" + os.sep
 

@@ -10,7 +10,8 @@ from resilient.core.checks import describe, refuse
 from resilient.core.clock import CLOCK
 from resilient.core.events import EVERYTHING, LOG, Event, Listener, Subscriptions
 from resilient.core.fork import renew_after_fork
-from resilient.operation import AsyncCall, Operation, Scope, SyncCall
+from resilient.fused import Fragment
+from resilient.operation import AsyncCall, Call, Operation, Scope, SyncCall
 from resilient.pipeline import Faces, Pipeline
 from resilient.registry import Registry
 
@@ -78,6 +79,10 @@ class Policy(Faces):
 
     def wrap_async(self, call: AsyncCall, operation: Operation) -> AsyncCall:
         raise NotImplementedError  # every policy has its own
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        """What it does around a call that goes well, as source; None: always call `own`, what `wrap_*` gave."""
+        return None
 
     def scope(self, operation: Operation) -> Scope:
         raise TypeError(self.refusal("block"))

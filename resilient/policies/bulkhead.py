@@ -20,8 +20,10 @@ from resilient.drivers import threads
 from resilient.drivers.helper_threads import ORPHANS
 from resilient.drivers.waiters import ThreadWaiter, task_waiter
 from resilient.errors import BulkheadFullError
-from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall
+from resilient.fused import Fragment
+from resilient.operation import Args, AsyncCall, Call, Kwargs, Operation, Scope, SyncCall
 from resilient.pipeline import F
+from resilient.policies import straight
 from resilient.policies.base import Policy
 from resilient.policies.bulkhead_settings import BulkheadSettings, check_settings
 from resilient.policies.bulkhead_use import BulkheadScope, Sample, release_after
@@ -199,6 +201,9 @@ class Bulkhead(Policy):
                     release_after(permits, orphans.since(left, current_owner()))
 
         return guarded
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        return straight.of_bulkhead(self, asynchronous)
 
     def scope(self, operation: Operation) -> Scope:
         return BulkheadScope(self, operation)

@@ -13,8 +13,10 @@ from resilient.core.clock import CLOCK
 from resilient.core.events import Outbox
 from resilient.core.meters import CircuitBreakerMeter
 from resilient.errors import CircuitOpenError
-from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall, result_in
+from resilient.fused import Fragment
+from resilient.operation import Args, AsyncCall, Call, Kwargs, Operation, Scope, SyncCall, result_in
 from resilient.pipeline import F
+from resilient.policies import straight
 from resilient.policies.base import Policy
 from resilient.policies.circuit_breaker_settings import CircuitBreakerSettings, check_settings
 from resilient.registry import Registry, registry
@@ -111,6 +113,9 @@ class CircuitBreaker(Policy):
             return await self._guard_async(self._circuit_of(args, kwargs, operation), call, operation)(args, kwargs)
 
         return keyed
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        return straight.of_circuit_breaker(self, own)
 
     def scope(self, operation: Operation) -> Scope:
         return _CircuitScope(self, operation)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NoReturn, Protocol, TypeVar
 
 from resilient.decorate import name_of
-from resilient.operation import Args, AsyncCall, Kwargs, Operation, Served, SyncCall
+from resilient.operation import Args, AsyncCall, Call, Kwargs, Operation, Served, SyncCall
 from resilient.policies.fallback import Fallback, FallbackSettings
 
 D = TypeVar("D")
@@ -77,6 +77,9 @@ class Degradable(Fallback[D]):
             return await call(args, kwargs)
 
         return guarded
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> None:
+        """No line is straight here: a feature may be off before the call."""
 
     def _needs_async(self, handler: Any) -> str:
         return (

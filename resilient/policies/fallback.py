@@ -11,7 +11,9 @@ from resilient.core.checks import Checker, Matcher, contradiction, matches, refu
 from resilient.core.meters_fallback import FallbackMeter
 from resilient.core.tracing import trace_fallback
 from resilient.decorate import kind_of, name_of
-from resilient.operation import Args, AsyncCall, Kwargs, Misuse, Operation, Served, SyncCall, result_in
+from resilient.fused import Fragment
+from resilient.operation import Args, AsyncCall, Call, Kwargs, Misuse, Operation, Served, SyncCall, result_in
+from resilient.policies import straight
 from resilient.policies.base import Policy
 from resilient.registry import Registry, registry
 
@@ -172,6 +174,9 @@ class Fallback(Policy, Generic[D]):
             return result
 
         return guarded
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        return straight.of_fallback(self, asynchronous)
 
     def _serve(self, error: Exception | None, args: Args, kwargs: Kwargs, operation: Operation) -> Served:
         handler = self._settings.handler

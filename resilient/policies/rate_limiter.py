@@ -16,7 +16,9 @@ from resilient.core.tracing import RATE_LIMITER_QUEUE, note
 from resilient.drivers import tasks, threads
 from resilient.drivers.waiters import ThreadWaiter, task_waiter
 from resilient.errors import RateLimitedError
-from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall
+from resilient.fused import Fragment
+from resilient.operation import Args, AsyncCall, Call, Kwargs, Operation, Scope, SyncCall
+from resilient.policies import straight
 from resilient.policies.base import Policy
 from resilient.registry import Registry, registry
 
@@ -93,6 +95,9 @@ class RateLimiter(Policy):
             return await call(args, kwargs)
 
         return guarded
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        return straight.of_rate_limiter(self, asynchronous)
 
     def scope(self, operation: Operation) -> Scope:
         return _RateLimiterScope(self, operation)

@@ -17,8 +17,10 @@ from resilient.core.retry_plan import RetryPlan, RetryRun, Stop, add_one_note
 from resilient.core.tracing import RETRY_RESULT, UNTRACED, note, trace_retry
 from resilient.drivers import tasks, threads
 from resilient.errors import RetryExhaustedError
-from resilient.operation import BYPASS, CAP, Args, AsyncCall, Kwargs, Operation, SyncCall, result_in
+from resilient.fused import Fragment
+from resilient.operation import BYPASS, CAP, Args, AsyncCall, Call, Kwargs, Operation, SyncCall, result_in
 from resilient.pipeline import F
+from resilient.policies import straight
 from resilient.policies.attempts import Attempt, Attempts
 from resilient.policies.base import Policy
 from resilient.policies.retry_settings import DEFAULT_BACKOFF, NO_BLOCK, RetrySettings, check_settings
@@ -148,6 +150,9 @@ class Retry(Policy):
                 del failure
 
         return guarded
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        return straight.of_retry(self, inner, asynchronous)
 
     def _again(
         self,

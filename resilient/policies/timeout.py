@@ -19,7 +19,9 @@ from resilient.drivers.helper_threads import HelperCall
 from resilient.drivers.interrupts import Block, can_interrupt
 from resilient.drivers.tasks import TaskBlock, TaskTimeouts
 from resilient.errors import TimeoutExceededError
-from resilient.operation import Args, AsyncCall, Kwargs, Operation, Scope, SyncCall
+from resilient.fused import Fragment
+from resilient.operation import Args, AsyncCall, Call, Kwargs, Operation, Scope, SyncCall
+from resilient.policies import straight
 from resilient.policies.base import Policy
 from resilient.registry import Registry, registry
 
@@ -196,6 +198,9 @@ class Timeout(Policy):
             return body.result()
 
         return guarded
+
+    def straight(self, operation: Operation, own: Call, inner: Call, asynchronous: bool) -> Fragment | None:
+        return straight.of_timeout(self, operation, asynchronous)
 
     def scope(self, operation: Operation) -> Scope:
         return _TimeoutScope(self, operation)

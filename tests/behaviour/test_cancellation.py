@@ -62,7 +62,7 @@ def check_all_given_back(registry: Registry, clock: FakeClock, body: Body) -> No
     for limit in registry.all(Timeout):
         assert limit._meter.timed_out == 0
     for room in registry.all(Bulkhead):
-        assert (room.in_flight, room._permits._free) == (0, room.limit)
+        assert (room.in_flight, room._permits.free) == (0, room.limit)
         assert room._keyed is None or not room._keyed._borrowed
         assert room.snapshot()["limit"] == room._permits.limit == initial_limit(room)
         assert room.snapshot()["rejected"] == 0

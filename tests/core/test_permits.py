@@ -86,7 +86,7 @@ def test_nobody_takes_a_permit_that_is_just_coming_back_before_those_who_wait() 
     permits = full()
     waiter = Sleeper(permits)
     # As if the thread that gives it back had come no further yet.
-    permits._free += 1
+    permits.free += 1
     assert not permits.try_acquire()
     assert waiter.place.granted
 
@@ -163,7 +163,7 @@ def test_who_queues_first_sees_a_permit_that_came_back_unlocked_meanwhile() -> N
         def __setitem__(self, place: Place, value: None) -> None:
             super().__setitem__(place, value)
             # A thread that gave it back when nobody waited yet, and so took no lock.
-            permits._free += 1
+            permits.free += 1
 
     permits._queue = Late()
     waiter = Sleeper(permits)
@@ -222,7 +222,7 @@ def test_whoever_is_interrupted_while_it_wakes_another_leaves_nothing_behind(how
     first = permits.queue_up(interrupted)
     assert first is not None
     # As if the threads that give them back had come no further yet.
-    permits._free += limit
+    permits.free += limit
     with pytest.raises(KeyboardInterrupt):
         permits.queue_up(lambda: True) if how == "queue_up" else permits.try_acquire()
     assert permits.end_wait(first)

@@ -38,7 +38,7 @@ class Watched(Permits):
         order = list(self._queue)
         granted = super()._settle_locked()
         assert granted == order[: len(granted)]
-        assert self._free >= 0
+        assert self.free >= 0
         return granted
 
 
