@@ -13,7 +13,10 @@ ResilienceError
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
+
+_ARGS: Final[Any] = BaseException.__dict__["args"]
 
 
 def _rebuild(cls: type[ResilienceError], args: tuple[Any, ...], state: dict[str, Any]) -> ResilienceError:
@@ -101,6 +104,30 @@ class CircuitOpenError(RejectedError):
     ) -> None:
         super().__init__(message, policy=policy, retry_after=retry_after)
         self.last_error = last_error
+
+    # An open circuit refuses calls by the thousand, and nearly nobody reads why: it is written at the first look.
+    _why: tuple[Callable[..., str], tuple[object, ...]] | None = None
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message alone, as with every exception."""
+        if self._why is not None:
+            write, known = self._why
+            _ARGS.__set__(self, (write(*known),))
+            del self._why
+        args: tuple[Any, ...] = _ARGS.__get__(self)
+        return args
+
+    @args.setter
+    def args(self, args: tuple[Any, ...]) -> None:
+        _ARGS.__set__(self, args)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
+    def __repr__(self) -> str:
+        args = self.args
+        return f"{type(self).__name__}({', '.join(map(repr, args))})"
 
 
 class BulkheadFullError(RejectedError):

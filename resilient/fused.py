@@ -37,11 +37,15 @@ class Fragment:
     other `$name` is a variable of this policy's own, or one of `names`. Without a `$` stand `args`, `kwargs`,
     `operation`, `CLOCK` and the `constants`, which are the same in all policies. A policy that may wait before the call
     `waits`, and says in `$begun` when it let the call in.
+
+    `door` comes first where the policy is the outermost one. It may refuse the call, which it has to count: what it
+    raises is seen by nobody but the caller.
     """
 
     source: str
     names: Mapping[str, object] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
+    door: str = ""
     waits: bool = False
 
 
@@ -58,6 +62,7 @@ def make($parameters):
             return $await $traced(operation, trace, args, kwargs)
         meter.started += 1
         started = CLOCK.now()
+        $door
         try:
             if bypassed:
                 result = $await operation.call(args, kwargs)
@@ -80,13 +85,13 @@ def make($parameters):
 """
 _SERVED: Final = """\
 if type(result) is Served:
-    meter.expect_fallback().observe(elapsed)
+    fallback.observe(elapsed)
     return result.value"""
 # Without `kwargs` where there are none: Python would make a dict of them for the call.
 _CALL: Final = "result = $await (function(*args, **kwargs) if kwargs else function(*args))"
 _CHECKED_CALL: Final = f"{_CALL}\nif type(result) is CoroutineType:\n    refuse_coroutine(function, result)"
 _CALL_OF_CHAIN: Final = "result = $await inner(args, kwargs)"
-_PLACE: Final = re.compile(r"^( *)\$(call|served)$", re.MULTILINE)
+_PLACE: Final = re.compile(r"^( *)\$(call|door|served)$", re.MULTILINE)
 _NAME: Final = re.compile(r"\$(\w+)")
 _GIVEN: Final = frozenset({"call", "await"})
 
@@ -110,6 +115,8 @@ def fuse(
         "counts": success.counts,
         "success": success,
     }
+    if operation.falls_back:
+        names["fallback"] = operation.meter.expect_fallback()
     fragments: list[Fragment] = []
     for policy, own, inner in zip(operation.policies, chain, chain[1:], strict=False):
         fragment = policy.straight(operation, own, inner, asynchronous)
@@ -125,7 +132,9 @@ def fuse(
         names["inner"] = chain[len(fragments)]
     text = _nested(text, fragments, names)
     constants = {name: value for fragment in fragments for name, value in fragment.constants.items()}
-    places = {"call": text, "served": _SERVED if operation.falls_back else ""}
+    places = {"call": text, "door": "", "served": _SERVED if operation.falls_back else ""}
+    if fragments and fragments[0].door:
+        places["door"] = _renamed(fragments[0].door.strip("\n"), 0, "started")
     source = _put_in(_GUARD, places)
     source = source.replace("$async ", "async " if asynchronous else "").replace("$parameters", ", ".join(names))
     source = source.replace("$await ", "await " if asynchronous else "")

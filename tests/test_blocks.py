@@ -588,6 +588,6 @@ def test_the_deadline_is_set_inside_and_as_before_outside(private: Registry, fak
             assert inner is not None
             assert inner.remaining() == 2.0
         with timeout(9.0, registry=private):
-            assert current_deadline() is outer
-        assert current_deadline() is outer
+            assert current_deadline() == outer
+        assert current_deadline() == outer
     assert current_deadline() is None

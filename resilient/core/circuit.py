@@ -28,6 +28,7 @@ class Closed:
     __slots__ = ("circuit", "open_to_all", "since", "state", "success", "window")
 
     open_to_all: Literal[True]
+    until: Final = -inf
 
     def __init__(self, circuit: Circuit, since: float, state: CircuitState = CircuitState.CLOSED) -> None:
         self.circuit = circuit
@@ -98,6 +99,7 @@ class HalfOpen:
     __slots__ = ("bad", "calls", "circuit", "failures", "judged", "open_to_all", "out", "since", "slow", "state")
 
     open_to_all: Literal[False]
+    until: Final = -inf
 
     def __init__(self, circuit: Circuit, since: float) -> None:
         self.circuit = circuit

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from resilient.core.checks import describe
 from resilient.core.windows import CountWindow, TimeWindow, Window
 
 DEFAULT_WINDOW_CALLS: Final = 100
@@ -99,8 +100,15 @@ class CircuitReport:
         }
 
 
-def why_rejected(state: CircuitState, retry_after: float | None, last_error: str | None) -> str:
+def why_rejected(
+    policy: str, one_of_many: bool, state: CircuitState, retry_after: float | None, last_error: str | None
+) -> str:
     """What a circuit in this state says to a call, and what to do."""
+    shown = describe("circuit_breaker", policy) + (", for the key of this call," if one_of_many else "")
+    return f"{shown} {_why(state, retry_after, last_error)}"
+
+
+def _why(state: CircuitState, retry_after: float | None, last_error: str | None) -> str:
     last = f"; the last failure was {last_error}" if last_error else ""
     if state is CircuitState.FORCED_OPEN:
         return f"is forced open{last}. It stays so until reset() is called"

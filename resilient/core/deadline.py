@@ -1,8 +1,12 @@
-"""The deadline of the work at hand: an instant in a context variable, set by timeouts, read by whatever waits."""
+"""The deadline of the work at hand: an instant in a context variable, set by timeouts, read by whatever waits.
+
+The variable holds the bare number: every timeout sets it, and few calls ask for it.
+"""
 
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
+from math import inf
 from typing import Final
 
 from resilient.core.clock import CLOCK
@@ -35,11 +39,17 @@ class Deadline:
         """Has the deadline passed?"""
         return CLOCK.now() >= self.at
 
+    def __eq__(self, other: object) -> bool:
+        return self.at == other.at if isinstance(other, Deadline) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.at)
+
     def __repr__(self) -> str:
         return f"<Deadline in {self.at - CLOCK.now():.3f} s>"
 
 
-DEADLINE: Final[ContextVar[Deadline | None]] = ContextVar("resilient_deadline", default=None)
+DEADLINE: Final[ContextVar[float]] = ContextVar("resilient_deadline", default=inf)
 
 
 def current_deadline() -> Deadline | None:
@@ -47,16 +57,15 @@ def current_deadline() -> Deadline | None:
 
     It is inherited by tasks and by work that is given a copy of the context, as `asyncio.to_thread` does.
     """
-    return DEADLINE.get()
+    at = DEADLINE.get()
+    return None if at == inf else Deadline(at)
 
 
-def shorten_deadline(at: float) -> Token[Deadline | None] | None:
+def shorten_deadline(at: float) -> Token[float] | None:
     """Make `at` the current deadline, unless an enclosing one is nearer."""
-    outer = DEADLINE.get()
-    return None if outer is not None and outer.at <= at else DEADLINE.set(Deadline(at))
+    return None if DEADLINE.get() <= at else DEADLINE.set(at)
 
 
 def deadline_at() -> float:
     """The current deadline as an instant of the clock; infinity where there is none."""
-    deadline = DEADLINE.get()
-    return float("inf") if deadline is None else deadline.at
+    return DEADLINE.get()

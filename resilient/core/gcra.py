@@ -52,6 +52,17 @@ class Gcra:
         renew_lock(self._lock)
         self._waiting.clear()
 
+    def take(self, now: float) -> bool:
+        """A slot at this very instant, where there is one."""
+        with self._lock:
+            arrival = self._arrival
+            if arrival < now:
+                arrival = now
+            if arrival - self._tolerance - now > _ROUNDING:
+                return False
+            self._arrival = arrival + self._interval
+            return True
+
     def reserve(self, now: float, longest: float) -> Slot | float:
         """A slot within the next `longest` seconds, or else the seconds after which a call could go."""
         with self._lock:

@@ -36,6 +36,7 @@ DURATION_BOUNDS: Final = (
 )
 MAX_ERROR_TYPES: Final = 20
 OTHER: Final = "_OTHER"
+_FALLBACK: Final = ("fallback", None)
 
 
 class _Durations:
@@ -187,7 +188,7 @@ def _at_zero(value: Histogram | LockedNumber | float) -> Histogram | float:
 class CallMeter(Meter):
     """`resilience.call.*` of one pipeline: what its callers saw."""
 
-    __slots__ = ("__weakref__", "_lock", "_raised", "_served", "started", "success")
+    __slots__ = ("__weakref__", "_lock", "_of_class", "_raised", "_served", "started", "success")
 
     def __init__(self) -> None:
         renew_after_fork(self)
@@ -195,6 +196,8 @@ class CallMeter(Meter):
         self.success = Histogram()
         self._raised: dict[tuple[str, str | None], Histogram] = {}
         self._served: dict[tuple[str, str | None], Histogram] = {}
+        # The same histograms, by what was raised: a look at the class is all that most errors need.
+        self._of_class: dict[type[BaseException], Histogram] = {}
         self._lock = new_lock()
 
     @property
@@ -204,10 +207,15 @@ class CallMeter(Meter):
 
     def expect_fallback(self) -> Histogram:
         """The histogram of calls that a fallback served; only pipelines that have one have this series."""
-        return self._served.setdefault(("fallback", None), Histogram())
+        return self._served.get(_FALLBACK) or self._served.setdefault(_FALLBACK, Histogram())
 
     def raised(self, error: BaseException, elapsed: float) -> Histogram:
         """Count a call that raised; gives the histogram that it went into."""
+        histogram = self._of_class.get(type(error)) or self._histogram_of(error)
+        histogram.observe(elapsed)
+        return histogram
+
+    def _histogram_of(self, error: BaseException) -> Histogram:
         outcome = outcome_of(error)
         key = outcome, None if outcome == "cancelled" else error_type(error)
         histogram = self._raised.get(key)
@@ -217,7 +225,8 @@ class CallMeter(Meter):
                 if key[1] is not None and key[1] not in types and len(types) >= MAX_ERROR_TYPES:
                     key = outcome, OTHER
                 histogram = self._raised.setdefault(key, Histogram())
-        histogram.observe(elapsed)
+        if key[1] != OTHER:
+            self._of_class[type(error)] = histogram
         return histogram
 
     def durations(self) -> Mapping[tuple[str, str | None], Histogram]:

@@ -10,13 +10,18 @@ A loop that is dropped takes its table, and all that hangs on it, with it.
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakValueDictionary, ref
 
 from resilient.core.clock import CLOCK, Timer
+
+if TYPE_CHECKING:
+    from resilient.drivers.tasks import TaskBlock
 
 
 class _Table:
@@ -26,7 +31,8 @@ class _Table:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.time = loop.time
+        # The clock of asyncio's own loops, without a Python function around it.
+        self.time = _monotonic if getattr(type(loop), "time", None) is _LOOP_TIME else loop.time
         self.blocks: dict[AsyncioBlock, float] = {}
         self.armed: float | None = None
         # A timer armed by a call, and by the timers after it, would keep that call's context variables alive for as
@@ -54,6 +60,15 @@ class _Table:
                 block.expire()
 
 
+_modules = sys.modules
+_LOOP_TIME = asyncio.BaseEventLoop.time
+_monotonic = time.monotonic  # noqa: TID251 - what the loop reads
+
+
+def _no_task() -> RuntimeError:
+    return RuntimeError("a timeout needs a task to cancel, and none is running here")
+
+
 def _no_table() -> None:
     return None
 
@@ -61,13 +76,49 @@ def _no_table() -> None:
 class AsyncioTimeouts:
     """Timeouts of one duration in any number of asyncio loops."""
 
-    __slots__ = ("_tables", "latest", "seconds")
+    __slots__ = ("_elsewhere", "_tables", "latest", "seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, elsewhere: Callable[[], TaskBlock]) -> None:
         self.seconds = seconds
+        self._elsewhere = elsewhere
         self.latest: Callable[[], _Table | None] | ReferenceType[_Table] = _no_table
         # A table holds its loop, so the id of a loop that has a table here is not given to another.
         self._tables: WeakValueDictionary[int, _Table] = WeakValueDictionary()
+
+    def block(self) -> AsyncioBlock:
+        block = AsyncioBlock()
+        block.timeouts = self
+        return block
+
+    def open(self) -> TaskBlock:
+        """What `TaskTimeouts.open` does, for a task of asyncio in real time; others are sent `elsewhere`."""
+        if "trio" in _modules or CLOCK.virtual is not None:
+            return self._elsewhere()
+        loop = get_running_loop()
+        task = current_task(loop)
+        if task is None:
+            raise _no_task()
+        block = AsyncioBlock()
+        block.timeouts = self
+        block._task = task
+        block._expired = False
+        block._before = task.cancelling()
+        # As in `note`: a call would cost more than what is in it.
+        table = self.latest()
+        if table is None or table.loop is not loop:
+            table = self.table_of(loop)
+        block._table = table
+        table.blocks[block] = deadline = table.time() + self.seconds
+        if table.armed is None:
+            table.arm(deadline)
+        return block
+
+    def note(self, block: AsyncioBlock, loop: asyncio.AbstractEventLoop) -> None:
+        """Put a block into the table of its loop."""
+        block._table = table = self.table_of(loop)
+        table.blocks[block] = deadline = table.time() + self.seconds
+        if table.armed is None:
+            table.arm(deadline)
 
     def table_of(self, loop: asyncio.AbstractEventLoop) -> _Table:
         table = self._tables.get(id(loop))
@@ -99,20 +150,12 @@ class AsyncioBlock:
         loop = get_running_loop()
         task = current_task(loop)
         if task is None:
-            raise RuntimeError("a timeout needs a task to cancel, and none is running here")
+            raise _no_task()
         self._task = task
         self._expired = False
         self._before = task.cancelling()
         if seconds is None and CLOCK.virtual is None:
-            timeouts = self.timeouts
-            table = timeouts.latest()
-            if table is None or table.loop is not loop:
-                table = timeouts.table_of(loop)
-            self._table = table
-            deadline = table.time() + timeouts.seconds
-            table.blocks[self] = deadline
-            if table.armed is None:
-                table.arm(deadline)
+            self.timeouts.note(self, loop)
         else:
             self._table = None
             self._timer = self._arm(loop, self.timeouts.seconds if seconds is None else seconds)

@@ -55,9 +55,15 @@ class TimeoutInterrupt(BaseException):
 class Block:
     """One stretch of code on the current thread that is interrupted at its deadline.
 
-    `enter` is the last thing before a `try` (or what a `with` statement calls), `exit` the first in its handlers.
-    Call `can_interrupt` before. `expired` makes the public error; it is called at most once, and only where no handler
-    would call `exit`: on the way into a `with` statement or out of it, `exit` included.
+    `open_block` is the last thing before a `try` (or in what a `with` statement calls), `exit` the first in its
+    handlers. `expired` makes the public error; it is called at most once, and only where no handler would call `exit`:
+    on the way into a `with` statement or out of it, `exit` included.
+
+    Attributes:
+        thrown: by the watchdog: the exception has been thrown.
+        settled: by the owner: nothing is on its way any more, or ever will be.
+        delivered: an interrupt was raised for this block.
+        doomed: an interrupt was raised for an enclosing block: this one is about to be unwound.
     """
 
     __slots__ = (
@@ -74,33 +80,18 @@ class Block:
         "token",
     )
 
+    # Without an __init__: up to Python 3.12 it would be a quarter of what a block costs.
     deadline: float
-    record: _Record
+    delivered: bool
+    doomed: bool
+    expired: Callable[[], BaseException]
+    frame: FrameType | None
     opened_at: int
-
-    def __init__(self, expired: Callable[[], BaseException]) -> None:
-        self.expired = expired
-        self.frame: FrameType | None = None
-        self.previous: Block | None = None
-        self.token: list[None] = [None]
-        self.thrown = False  # by the watchdog: the exception has been thrown
-        self.settled = False  # by the owner: nothing is on its way any more, or ever will be
-        self.delivered = False  # an interrupt was raised for this block
-        self.doomed = False  # an interrupt was raised for an enclosing block: this one is about to be unwound
-
-    def enter(self, deadline: float, frame: FrameType) -> None:
-        """Open the block until `deadline`, an instant of the clock. `frame` holds the `with` or `try` statement."""
-        self.record = record = _here.record
-        self.deadline = deadline
-        self.frame = frame
-        self.opened_at = frame.f_lasti
-        due = record.due
-        record.blocks.append(self)
-        if due is None or deadline < due.deadline:
-            self.previous = due
-            record.due = self
-        if deadline < _WATCHDOG.next_wake:
-            _WATCHDOG.wake()
+    previous: Block | None
+    record: _Record
+    settled: bool
+    thrown: bool
+    token: list[None]
 
     def exit(self, error: BaseException | None) -> bool:
         """Close the block, which ended with `error`; True if its time ran out and the timeout error must be raised.
@@ -321,6 +312,11 @@ class _Here(threading.local):
         self.record = _Record()
 
 
+# On Python 3.11 a member of an enumeration is looked up by a descriptor.
+_UNKNOWN: Final = Reach.UNKNOWN
+_EXCEPTION: Final = Reach.EXCEPTION
+_SIGNAL: Final = Reach.SIGNAL
+
 _here = _Here()
 _WATCHDOG: Final = Watchdog()
 
@@ -332,9 +328,37 @@ def can_interrupt(always: bool) -> bool:
     """
     record = _here.record
     found = record.reach
-    if found is Reach.UNKNOWN:
+    if found is _UNKNOWN:
         found = record.find_reach()
-    return found >= (Reach.EXCEPTION if always else Reach.SIGNAL)
+    return found is _SIGNAL or (always and found is _EXCEPTION)
+
+
+def open_block(expired: Callable[[], BaseException], always: bool, deadline: float, frame: FrameType) -> Block | None:
+    """Open a block until `deadline`, an instant of the clock; None where `can_interrupt` says no.
+
+    `frame` holds the `with` or `try` statement.
+    """
+    record = _here.record
+    found = record.reach
+    if found is not _SIGNAL and not can_interrupt(always):
+        return None
+    block = Block()
+    block.expired = expired
+    block.token = [None]
+    block.thrown = block.settled = block.delivered = block.doomed = False
+    block.record = record
+    block.deadline = deadline
+    block.frame = frame
+    block.opened_at = frame.f_lasti
+    block.previous = due = record.due
+    record.blocks.append(block)
+    if due is None or deadline < due.deadline:
+        record.due = block
+    else:
+        block.previous = None
+    if deadline < _WATCHDOG.next_wake:
+        _WATCHDOG.wake()
+    return block
 
 
 def fire_due() -> None:

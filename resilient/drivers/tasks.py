@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from resilient.core.clock import CLOCK, Timer
 
 if TYPE_CHECKING:
-    from resilient.drivers.asyncio_blocks import AsyncioBlock, AsyncioTimeouts
+    from resilient.drivers.asyncio_blocks import AsyncioTimeouts
 
 T = TypeVar("T")
 
@@ -114,29 +114,34 @@ class TaskTimeouts:
     scope on trio.
     """
 
-    __slots__ = ("_asyncio", "_new_asyncio_block", "_scoped", "_seconds")
+    __slots__ = ("_asyncio", "_scoped", "_seconds", "open")
 
-    _new_asyncio_block: type[AsyncioBlock]
+    open: Callable[[], TaskBlock]
+    """Open a block of the usual duration for the task that runs now. Raises RuntimeError outside a task."""
 
     def __init__(self, seconds: float, *, scoped: bool = False) -> None:
         self._seconds = seconds
         self._scoped = scoped
         self._asyncio: AsyncioTimeouts | None = None
+        self.open = self._open
 
     def block(self) -> TaskBlock:
-        """Make a block for the task that runs now."""
+        """Make a block for the task that runs now, to be entered there."""
         if self._scoped or "trio" in _modules:
             block = self._scope_block()
             if block is not None:
                 return block
         timeouts = self._asyncio
         if timeouts is None:
-            from resilient.drivers.asyncio_blocks import AsyncioBlock, AsyncioTimeouts
+            from resilient.drivers.asyncio_blocks import AsyncioTimeouts
 
-            self._new_asyncio_block = AsyncioBlock
-            timeouts = self._asyncio = AsyncioTimeouts(self._seconds)
-        block = self._new_asyncio_block()
-        block.timeouts = timeouts
+            timeouts = self._asyncio = AsyncioTimeouts(self._seconds, self._open)
+            self.open = timeouts.open
+        return timeouts.block()
+
+    def _open(self) -> TaskBlock:
+        block = self.block()
+        block.enter()
         return block
 
     def _scope_block(self) -> TaskBlock | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from resilient import context, deadline
 from resilient.core.checks import Checker, Seconds, contradiction, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.deadline import DEADLINE, Deadline, shorten_deadline
+from resilient.core.deadline import DEADLINE, shorten_deadline
 from resilient.errors import RateLimitedError, RejectedError
 from resilient.middleware.answers import Answer, answer
 from resilient.middleware.clients import Clients
@@ -121,7 +121,7 @@ class Until:
 
     def __init__(self, seconds: float) -> None:
         self._at = CLOCK.now() + seconds
-        self._token: Token[Deadline | None] | None = None
+        self._token: Token[float] | None = None
 
     def __enter__(self) -> None:
         self._token = shorten_deadline(self._at)

@@ -110,20 +110,26 @@ class Policy(Faces):
     def _shown(self) -> str:
         return describe(self.kind, self._name)
 
-    def _listened_to(self) -> bool:
-        return bool(self._subscriptions.active or EVERYTHING.active)
-
     def _tell(self, kind: str, operation: str | None, data: Mapping[str, object], at: float | None = None) -> None:
-        instant = CLOCK.now() if at is None else at
+        tell = self._hearing(kind, CLOCK.now() if at is None else at)
+        if tell is not None:
+            tell(operation, data)
+
+    def _hearing(self, kind: str, at: float) -> Callable[[str | None, Mapping[str, object]], None] | None:
+        """What tells those who want to hear of an event of this kind, its operation and data; None: nobody does."""
         name = self._name or self.kind
-        logged = LOG.wants(kind, self.kind, name, instant)
-        if not logged and not self._listened_to():
-            return
-        event = Event(kind, self.kind, name, operation, instant, data)
-        self._subscriptions.tell(event)
-        EVERYTHING.tell(event)
-        if logged:
-            LOG.write(event)
+        logged = LOG.wants(kind, self.kind, name, at)
+        if not logged and not self._subscriptions.active and not EVERYTHING.active:
+            return None
+
+        def tell(operation: str | None, data: Mapping[str, object]) -> None:
+            event = Event(kind, self.kind, name, operation, at, data)
+            self._subscriptions.tell(event)
+            EVERYTHING.tell(event)
+            if logged:
+                LOG.write(event)
+
+        return tell
 
 
 def subscribe(

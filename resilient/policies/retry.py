@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NoReturn, Self, overload
 
 from resilient.core.backoff import Backoff
 from resilient.core.budget import RetryBudget
-from resilient.core.checks import Checker, Matcher, Seconds, refuse
+from resilient.core.checks import Checker, Matcher, Seconds
 from resilient.core.clock import CLOCK
 from resilient.core.deadline import deadline_at
 from resilient.core.meters import RetryMeter
@@ -23,7 +23,7 @@ from resilient.pipeline import F
 from resilient.policies import straight
 from resilient.policies.attempts import Attempt, Attempts
 from resilient.policies.base import Policy
-from resilient.policies.retry_settings import DEFAULT_BACKOFF, NO_BLOCK, RetrySettings, check_settings
+from resilient.policies.retry_settings import DEFAULT_BACKOFF, NO_BLOCK, RetrySettings, check_function, check_settings
 from resilient.policies.timeout import Timeout
 from resilient.registry import Registry, registry
 
@@ -46,11 +46,9 @@ class Retry(Policy):
 
     def snapshot(self) -> dict[str, object]:
         """Calls and attempts by result, and the seconds spent waiting; totals since the start."""
-        snapshot: dict[str, object] = {
-            "calls": self._meter.calls(),
-            "attempts": self._meter.attempts(),
-            "backoff_seconds": float(self._meter.waited),
-        }
+        meter = self._meter
+        snapshot: dict[str, object] = {"calls": meter.calls(), "attempts": meter.attempts()}
+        snapshot["backoff_seconds"] = float(meter.waited)
         if self._plan.budget is not None:
             snapshot["budget"] = self._plan.budget.snapshot()
         if self.attempt_timeout is not None:
@@ -380,11 +378,7 @@ def retry(
         'fetched'
     """
     if function is not None:
-        if isinstance(function, type) and issubclass(function, BaseException):
-            hint = f"a function. To choose exceptions write retry(on={function.__name__})"
-            refuse("retry", "first argument", function, hint)
-        if isinstance(function, str) or not (callable(function) or isinstance(function, (staticmethod, classmethod))):
-            refuse("retry", "first argument", function, "a function; settings have names, as in retry(attempts=5)")
+        check_function(function)
     check = Checker("retry", name)
     settings = check_settings(
         check,

@@ -28,6 +28,15 @@ class RetrySettings(RetryPlan):
     attempt_timeout: float | None
 
 
+def check_function(function: object) -> None:
+    """Is what stands where the function belongs one? Errors and settings are written there by mistake."""
+    if isinstance(function, type) and issubclass(function, BaseException):
+        hint = f"a function. To choose exceptions write retry(on={function.__name__})"
+        refuse("retry", "first argument", function, hint)
+    if isinstance(function, str) or not (callable(function) or isinstance(function, (staticmethod, classmethod))):
+        refuse("retry", "first argument", function, "a function; settings have names, as in retry(attempts=5)")
+
+
 def check_settings(
     check: Checker,
     *,

@@ -14,7 +14,7 @@ from resilient.blocks import current_owner
 from resilient.core.deadline import DEADLINE, shorten_deadline
 from resilient.core.gil import GIL
 from resilient.drivers.helper_threads import ORPHANS
-from resilient.drivers.interrupts import Block, can_interrupt
+from resilient.drivers.interrupts import open_block
 from resilient.fused import Fragment
 from resilient.policies.bulkhead_use import release_after
 
@@ -48,6 +48,8 @@ _RETRY_RESULTS: Final = _RETRY.replace(
 _BREAKER: Final = """
 $period = $circuit.period
 if $period.open_to_all is False:
+    if $period.until > $started:
+        raise $rejection($circuit, operation, $started)
     result = $await $own(args, kwargs)
 else:
     try:
@@ -57,6 +59,12 @@ else:
         raise
     $period.success(0.0)
     $meter.success += 1
+"""
+
+_BREAKER_DOOR: Final = """
+$period = $circuit.period
+if $period.open_to_all is False and $period.until > $started and not bypassed:
+    raise $refusal($circuit, operation, $started)
 """
 
 # The permit is taken and given back as `Permits.try_acquire` and `release` do it.
@@ -84,10 +92,13 @@ finally:
 """
 
 _RATE_LIMITER: Final = """
-$begun = CLOCK.now()
-$slot = $reserve($gcra, operation)
-if $slot is not None:
-    $await $wait($gcra, $slot)
+if $gcra.take($started):
+    $meter.allowed += 1
+    $begun = $started
+else:
+    $slot = $reserve($gcra, operation)
+    if $slot is not None:
+        $await $wait($gcra, $slot)
     $begun = CLOCK.now()
 $call
 """
@@ -107,9 +118,7 @@ _TIMEOUT: Final = """
 $at = $started + $seconds
 $token = shorten_deadline($at)
 try:
-    $block = Block($at_edge) if can_interrupt($always) else None
-    if $block is not None:
-        $block.enter($at, own_frame())
+    $block = open_block($at_edge, $always, $at, own_frame())
     try:
         $call
     except BaseException as error:
@@ -117,7 +126,7 @@ try:
             raise $expired(operation) from error
         $meter.completed += 1
         raise
-    if (CLOCK.now() >= $at) if $block is None else $is_over($block, None):
+    if CLOCK.now() >= $at if $block is None else $is_over($block, None):
         raise $expired(operation)
     $meter.completed += 1
 finally:
@@ -126,8 +135,7 @@ finally:
 """
 
 _TASK_TIMEOUT: Final = """
-$block = $new_block()
-$block.enter()  # raises outside a task: no deadline may be left behind then
+$block = $timeouts.open()
 $token = shorten_deadline($started + $seconds)
 try:
     $call
@@ -168,8 +176,9 @@ def of_retry(policy: Retry, inner: Call, asynchronous: bool) -> Fragment | None:
 def of_circuit_breaker(policy: CircuitBreaker, own: Call) -> Fragment | None:
     if policy._keys is not None or policy._settings.examines_success:
         return None
-    names = {"circuit": policy._circuit, "meter": policy._meter, "failed": policy._failed, "own": own}
-    return Fragment(_BREAKER, names)
+    names = {"circuit": policy._circuit, "meter": policy._meter, "failed": policy._failed}
+    names |= {"own": own, "rejection": policy.rejection, "refusal": policy.refusal_counted}
+    return Fragment(_BREAKER, names, door=_BREAKER_DOOR)
 
 
 def of_bulkhead(policy: Bulkhead, asynchronous: bool) -> Fragment | None:
@@ -189,6 +198,7 @@ def of_rate_limiter(policy: RateLimiter, asynchronous: bool) -> Fragment | None:
         return None
     names = {
         "gcra": policy._gcra,
+        "meter": policy._meter,
         "reserve": policy._reserve,
         "wait": policy._wait_async if asynchronous else policy._wait,
     }
@@ -216,11 +226,11 @@ def of_timeout(policy: Timeout, operation: Operation, asynchronous: bool) -> Fra
     }
     constants: dict[str, object] = {"DEADLINE": DEADLINE, "shorten_deadline": shorten_deadline}
     if asynchronous:
-        return Fragment(_TASK_TIMEOUT, names | {"new_block": policy._task_timeouts().block}, constants)
+        return Fragment(_TASK_TIMEOUT, names | {"timeouts": policy._task_timeouts()}, constants)
     names |= {
         "at_edge": partial(policy._expired, operation),
         "always": policy._always,
         "is_over": policy._is_over,
     }
-    constants |= {"Block": Block, "can_interrupt": can_interrupt, "own_frame": sys._getframe}
+    constants |= {"open_block": open_block, "own_frame": sys._getframe}
     return Fragment(_TIMEOUT, names, constants)

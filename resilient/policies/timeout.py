@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Final, Literal
 from resilient.blocks import current_owner, holder_of
 from resilient.core.checks import Checker, Seconds, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.deadline import DEADLINE, Deadline, shorten_deadline
+from resilient.core.deadline import DEADLINE, shorten_deadline
 from resilient.core.meters import TimeoutMeter
 from resilient.drivers.helper_threads import HelperCall
-from resilient.drivers.interrupts import Block, can_interrupt
+from resilient.drivers.interrupts import Block, open_block
 from resilient.drivers.tasks import TaskBlock, TaskTimeouts
 from resilient.errors import TimeoutExceededError
 from resilient.fused import Fragment
@@ -102,25 +102,17 @@ class Timeout(Policy):
             at = clock.now() + seconds
             token = shorten_deadline(at)
             try:
-                if arms and can_interrupt(always):
-                    block = Block(at_edge)
-                    block.enter(at, sys._getframe())
-                    try:
-                        result = call(args, kwargs)
-                    except BaseException as error:
-                        if self._is_over(block, error):
-                            raise self._expired(operation) from error
-                        meter.completed += 1
-                        raise
-                    late = self._is_over(block, None)
-                else:
-                    try:
-                        result = call(args, kwargs)
-                    except BaseException:
-                        meter.completed += 1
-                        raise
-                    late = clock.now() >= at
-                if late:
+                block = None
+                if arms:
+                    block = open_block(at_edge, always, at, sys._getframe())
+                try:
+                    result = call(args, kwargs)
+                except BaseException as error:
+                    if block is not None and self._is_over(block, error):
+                        raise self._expired(operation) from error
+                    meter.completed += 1
+                    raise
+                if clock.now() >= at if block is None else self._is_over(block, None):
                     raise self._expired(operation)
                 meter.completed += 1
                 return result
@@ -134,11 +126,10 @@ class Timeout(Policy):
         meter, clock, seconds = self._meter, CLOCK, self._seconds
         if not self._arms:
             return self._wrap_unarmed(call, operation)
-        new_block = self._task_timeouts().block
+        timeouts = self._task_timeouts()
 
         async def guarded(args: Args, kwargs: Kwargs) -> Any:
-            block = new_block()
-            block.enter()  # raises outside a task: no deadline may be left behind then
+            block = timeouts.open()  # raises outside a task: no deadline may be left behind then
             token = shorten_deadline(clock.now() + seconds)
             try:
                 result = await call(args, kwargs)
@@ -252,7 +243,7 @@ class _TimeoutScope(Scope):
         self._timed_out = False
         self._block: Block | None = None
         self._task_block: TaskBlock | None = None
-        self._token: Token[Deadline | None] | None = None
+        self._token: Token[float] | None = None
         self._abandon: Callable[[Scope, BaseException], None] = _nothing_to_abandon
 
     def bind(self, abandon: Callable[[Scope, BaseException], None]) -> None:
@@ -266,9 +257,8 @@ class _TimeoutScope(Scope):
         timeout = self._timeout
         self._token = shorten_deadline(self._at)
         # In an ExitStack no handler of the frame tells where the block ends: late bodies raise there, uninterrupted.
-        if timeout._arms and holder_of(frame) is frame and can_interrupt(timeout._always):
-            self._block = block = Block(self._at_edge)
-            block.enter(self._at, frame)
+        if timeout._arms and holder_of(frame) is frame:
+            self._block = open_block(self._at_edge, timeout._always, self._at, frame)
 
     def resume_async(self) -> None:
         self._check_time()

@@ -38,7 +38,7 @@ class TestDeadline:
 
     def test_it_goes_with_the_context_and_not_with_the_thread(self) -> None:
         deadline = Deadline(1e9)
-        token = DEADLINE.set(deadline)
+        token = DEADLINE.set(deadline.at)
         try:
             context = contextvars.copy_context()
         finally:

@@ -15,7 +15,7 @@ import pytest
 import resilient.drivers
 from resilient.core.clock import CLOCK, Timer
 from resilient.drivers import interrupts
-from resilient.drivers.interrupts import Block, can_interrupt
+from resilient.drivers.interrupts import Block, open_block
 
 SHORT = 0.02
 LONG = 5.0
@@ -44,16 +44,16 @@ def in_package(function: Function) -> Function:
 @in_package
 def guarded(seconds: float, body: Callable[[], Result], always: bool = False) -> Result:
     """The shell of a timeout around a function."""
-    assert can_interrupt(always)
-    block = Block(lambda: TimesUp(None, at_edge=True))
-    block.enter(CLOCK.now() + seconds, sys._getframe())
+    block = open_block(lambda: TimesUp(None, at_edge=True), always, CLOCK.now() + seconds, sys._getframe())
     try:
         result = body()
     except BaseException as error:
+        assert block is not None
         if block.exit(error):
             raise TimesUp(block) from None
         raise
     else:
+        assert block is not None
         if block.exit(None):
             raise TimesUp(block)
         return result
@@ -65,17 +65,21 @@ class Limit:
     def __init__(self, seconds: float, always: bool = False) -> None:
         self.seconds = seconds
         self.always = always
-        self.block = Block(self.expired)
+        self.opened: Block | None = None
         self.edges = 0
 
     def expired(self) -> TimesUp:
         self.edges += 1
-        return TimesUp(self.block, at_edge=True)
+        return TimesUp(self.opened, at_edge=True)
+
+    @property
+    def block(self) -> Block:
+        assert self.opened is not None
+        return self.opened
 
     @in_package
     def __enter__(self) -> Limit:
-        assert can_interrupt(self.always)
-        self.block.enter(CLOCK.now() + self.seconds, sys._getframe(1))
+        self.opened = open_block(self.expired, self.always, CLOCK.now() + self.seconds, sys._getframe(1))
         return self
 
     @in_package

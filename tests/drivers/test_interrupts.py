@@ -14,7 +14,7 @@ import pytest
 
 from resilient.core.clock import CLOCK
 from resilient.drivers import interrupts, safe_points
-from resilient.drivers.interrupts import Block, TimeoutInterrupt, can_interrupt, fire_due
+from resilient.drivers.interrupts import TimeoutInterrupt, can_interrupt, fire_due, open_block
 from resilient.drivers.safe_points import INTERRUPTIBLE
 from tests.drivers.interrupt_kit import (
     LONG,
@@ -188,8 +188,8 @@ class TestTheVerdict:
             interrupts._on_signal(signal.SIGURG, sys._getframe())
 
     def test_a_block_can_be_closed_twice(self) -> None:
-        block = Block(lambda: TimesUp(None))
-        block.enter(CLOCK.now() + LONG, sys._getframe())
+        block = open_block(lambda: TimesUp(None), False, CLOCK.now() + LONG, sys._getframe())
+        assert block is not None
         assert block.exit(None) is False
         assert block.exit(None) is False
 
@@ -201,7 +201,7 @@ class TestTheEdge:
 
         @in_package
         def enter_and_let_time_pass(frame: object) -> None:
-            limit.block.enter(CLOCK.now() + 1.0, sys._getframe(1))
+            limit.opened = open_block(limit.expired, False, CLOCK.now() + 1.0, sys._getframe(1))
             clock.instant += 2.0
             fire_due()
 
@@ -223,8 +223,8 @@ class TestTheEdge:
         assert limit.edges == 1
 
     def test_a_block_whose_function_has_ended_is_dropped(self) -> None:
-        def leave_open(block: Block) -> None:
-            block.enter(CLOCK.now() + 1.0, sys._getframe())
+        def leave_open() -> None:
+            open_block(lambda: TimesUp(None), False, CLOCK.now() + 1.0, sys._getframe())
             try:
                 return
             finally:
@@ -232,7 +232,7 @@ class TestTheEdge:
 
         with hand_moved_time() as clock:
             assert can_interrupt(False)
-            leave_open(Limit(1.0).block)
+            leave_open()
             with pytest.raises(TimesUp) as caught, Limit(2.0) as limit:
                 clock.instant += 1.5
                 fire_due()

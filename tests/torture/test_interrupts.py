@@ -22,7 +22,7 @@ import pytest
 
 from resilient.core.clock import CLOCK
 from resilient.drivers import interrupts
-from resilient.drivers.interrupts import Block, TimeoutInterrupt, can_interrupt
+from resilient.drivers.interrupts import Block, TimeoutInterrupt, open_block
 from tests.drivers.interrupt_kit import Limit, TimesUp
 
 pytestmark = [pytest.mark.torture, pytest.mark.realtime]
@@ -44,8 +44,7 @@ class BareLimit(Limit):
     """A timeout whose own functions are not left alone, as they would be in the package: every edge gets hit."""
 
     def __enter__(self) -> BareLimit:
-        assert can_interrupt(self.always)
-        self.block.enter(CLOCK.now() + self.seconds, sys._getframe(1))
+        self.opened = open_block(self.expired, self.always, CLOCK.now() + self.seconds, sys._getframe(1))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
