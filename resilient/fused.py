@@ -33,10 +33,12 @@ class Fragment:
     """What one policy does around a call, as source.
 
     In it stands `$call`, alone in its line, for what is inside of the policy; that leaves what it gives in `result`.
-    `$await` is for what has to be awaited in a coroutine, `$started` the instant at which the policy's turn came. Every
-    other `$name` is a variable of this policy's own, or one of `names`. Without a `$` stand `args`, `kwargs`,
-    `operation`, `CLOCK` and the `constants`, which are the same in all policies. A policy that may wait before the call
-    `waits`, and says in `$begun` when it let the call in.
+    `$await` is for what has to be awaited in a coroutine, `$started` the instant at which the policy's turn came,
+    `$args` and `$kwargs` the arguments of the call. Every other `$name` is a variable of this policy's own, or one of
+    `names`. Without a `$` stand `operation`, `CLOCK` and the `constants`, which are the same in all policies.
+
+    A policy that may wait before the call `waits`, and says in `$begun` when it let the call in. One that hands the
+    arguments to something else than the guarded function `shows_arguments`: they come as the caller wrote them then.
 
     `door` comes first where the policy is the outermost one. It may refuse the call, which it has to count: what it
     raises is seen by nobody but the caller.
@@ -47,6 +49,7 @@ class Fragment:
     constants: Mapping[str, object] = field(default_factory=dict)
     door: str = ""
     waits: bool = False
+    shows_arguments: bool = False
 
 
 _GUARD: Final = """\
@@ -57,15 +60,19 @@ def make($parameters):
         nonlocal bypassed
         bypassed = active
 
-    $async def guarded(*args, **kwargs):
-        if "opentelemetry.trace" in modules and (trace := TRACING.open(operation)) is not None:
-            return $await $traced(operation, trace, args, kwargs)
+    $async def guarded($signature):
+        if (
+            "opentelemetry.trace" in modules
+            and TRACING.api._TRACER_PROVIDER is not None
+            and (trace := TRACING.open(operation)) is not None
+        ):
+            return $await $traced(operation, trace, $args, $kwargs)
         meter.started += 1
         started = CLOCK.now()
         $door
         try:
             if bypassed:
-                result = $await operation.call(args, kwargs)
+                result = $await operation.call($args, $kwargs)
             else:
                 $call
         except BaseException as error:
@@ -87,16 +94,13 @@ _SERVED: Final = """\
 if type(result) is Served:
     fallback.observe(elapsed)
     return result.value"""
-# Without `kwargs` where there are none: Python would make a dict of them for the call.
-_CALL: Final = "result = $await (function(*args, **kwargs) if kwargs else function(*args))"
+_CALL: Final = "result = $await function($handed)"
 _CHECKED_CALL: Final = f"{_CALL}\nif type(result) is CoroutineType:\n    refuse_coroutine(function, result)"
-_CALL_OF_CHAIN: Final = "result = $await inner(args, kwargs)"
+_CALL_OF_CHAIN: Final = "result = $await inner($args, $kwargs)"
 _PLACE: Final = re.compile(r"^( *)\$(call|door|served)$", re.MULTILINE)
 _NAME: Final = re.compile(r"\$(\w+)")
-_GIVEN: Final = frozenset({"call", "await"})
-
-CODES: Final[set[CodeType]] = set()
-"""Those of all functions made here."""
+_GIVEN: Final = frozenset({"call", "await", "args", "kwargs"})
+_VARIADIC: Final = 0x04 | 0x08
 
 
 def fuse(
@@ -104,7 +108,7 @@ def fuse(
 ) -> FunctionType:
     """The guarded function; `chain` are the calls from each policy of the operation inwards, and then the bare one.
 
-    `function` is called in the place of the bare call, with the arguments as they came; None: there is no such thing.
+    `function` is called in the place of the bare call; None: there is no such thing.
     """
     success = operation.meter.success
     names: dict[str, object] = {
@@ -124,9 +128,13 @@ def fuse(
             break
         fragments.append(fragment)
     # What is written in C has no frame of its own, and must be called from one that may be interrupted.
-    if len(fragments) == len(operation.policies) and type(function) is FunctionType:
+    arity: int | None = None
+    if len(fragments) == len(operation.policies) and isinstance(function, FunctionType):
         names["function"] = function
         text = _CALL if asynchronous else _CHECKED_CALL
+        code = function.__code__
+        if not (code.co_flags & _VARIADIC or code.co_kwonlyargcount or any(f.shows_arguments for f in fragments)):
+            arity = code.co_argcount
     else:
         text = _CALL_OF_CHAIN
         names["inner"] = chain[len(fragments)]
@@ -135,15 +143,37 @@ def fuse(
     places = {"call": text, "door": "", "served": _SERVED if operation.falls_back else ""}
     if fragments and fragments[0].door:
         places["door"] = _renamed(fragments[0].door.strip("\n"), 0, "started")
-    source = _put_in(_GUARD, places)
-    source = source.replace("$async ", "async " if asynchronous else "").replace("$parameters", ", ".join(names))
-    source = source.replace("$await ", "await " if asynchronous else "")
-    source = source.replace("$traced", "await_traced" if asynchronous else "call_traced")
+    source = _put_in(_GUARD, places).replace("$parameters", ", ".join(names))
+    for name, value in (_arguments(arity) | (_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)).items():
+        source = source.replace(name, value)
     kinds = ", ".join(policy.kind for policy in operation.policies)
     guarded, operation.switch = _maker(source, kinds, constants)(*names.values())
-    CODES.add(guarded.__code__)
+    if arity:
+        _take_signature(guarded, cast("FunctionType", function), arity)
     operation.bypass(BYPASS.active)
     return guarded  # type: ignore[no-any-return]
+
+
+_SYNCHRONOUS: Final = {"$async ": "", "$await ": "", "$traced": "call_traced"}
+_ASYNCHRONOUS: Final = {"$async ": "async ", "$await ": "await ", "$traced": "await_traced"}
+
+
+def _arguments(arity: int | None) -> dict[str, str]:
+    """How the arguments are taken and passed on. One by one where that can be: it spares a tuple and a dict."""
+    if arity is None:
+        # Without `kwargs` where there are none: Python would make a dict of them for the call.
+        handed = {"function($handed)": "(function(*args, **kwargs) if kwargs else function(*args))"}
+        return handed | {"$signature": "*args, **kwargs", "$args": "args", "$kwargs": "kwargs"}
+    listed = ", ".join(f"argument_{index}" for index in range(arity))
+    return {"$handed": listed, "$signature": listed, "$args": f"({listed}{',' * bool(arity)})", "$kwargs": "{}"}
+
+
+def _take_signature(guarded: FunctionType, function: FunctionType, arity: int) -> None:
+    """Give its parameters the names and the defaults of those of the function."""
+    own, theirs = guarded.__code__, function.__code__
+    names = theirs.co_varnames[:arity] + own.co_varnames[arity:]
+    guarded.__code__ = own.replace(co_varnames=names, co_posonlyargcount=theirs.co_posonlyargcount)
+    guarded.__defaults__ = function.__defaults__
 
 
 def _nested(text: str, fragments: Sequence[Fragment], names: dict[str, object]) -> str:
@@ -209,6 +239,10 @@ _STEPPED: Final = frozenset(
 )
 
 
+def _made_here(code: CodeType) -> bool:
+    return code.co_filename.startswith(GENERATED) or code in _STEPPED
+
+
 def is_guarded(function: object) -> bool:
     """Is this very function one of ours? Its attributes don't tell: `functools.wraps` of others copies them."""
-    return type(function) is FunctionType and (function.__code__ in CODES or function.__code__ in _STEPPED)
+    return type(function) is FunctionType and (_made_here(function.__code__))

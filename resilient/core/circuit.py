@@ -21,6 +21,8 @@ from resilient.errors import ConfigurationError
 # How long a probe may be out where `open_duration` is a function that has given nothing, or 0, so far.
 DEFAULT_BREAK: Final = 30.0
 
+_NO_TIME: Final = dict.fromkeys(CircuitState, 0.0)
+
 
 class Closed:
     """All calls pass. Also the disabled state, which never opens."""
@@ -367,7 +369,7 @@ class Circuit:
     def time_by_state(self, now: float) -> dict[CircuitState, float]:
         """Seconds spent in each state so far, the one in force included."""
         period = self.period
-        spent = {state: self.time_in.get(state, 0.0) for state in CircuitState}
+        spent = {**_NO_TIME, **self.time_in}
         spent[period.state] += max(0.0, now - period.since)
         return spent
 

@@ -131,7 +131,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        return sum(int(count) for count in self.counts)
+        return sum(self.counts) if GIL else sum(int(count) for count in self.counts)
 
     def quantile(self, share: float) -> float | None:
         """The upper bound of the bucket that holds this share of the values; None where there are none."""

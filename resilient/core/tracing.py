@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 if TYPE_CHECKING:
     from resilient.core.meters import Histogram
@@ -59,12 +59,18 @@ class CallTrace(Protocol):
 UNTRACED: Final = Part()
 
 
+class _NotSeen:
+    _TRACER_PROVIDER: Final = True
+
+
 class _Tracing:
     """How a call is traced; by nobody, as long as nobody has put himself here."""
 
-    __slots__ = ("current", "open")
+    __slots__ = ("api", "current", "open")
 
     def __init__(self) -> None:
+        # The module `opentelemetry.trace`, once it has been seen: without a provider there `open` need not be asked.
+        self.api: Any = _NotSeen
         self.open: Callable[[object], CallTrace | None] = lambda operation: None
         self.current: Callable[[], CallTrace | None] = lambda: None
 

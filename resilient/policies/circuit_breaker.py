@@ -55,10 +55,10 @@ class CircuitBreaker(Policy):
             "last_error": report.last_error,
             "totals": self._meter.calls(),
             "transitions": {
-                f"{before.value}->{after.value}": count
+                f"{before._value_}->{after._value_}": count
                 for (before, after), count in self._circuit.transition_counts.copy().items()
             },
-            "time_in_state": {state.value: spent for state, spent in circuits.time_by_state(now).items()},
+            "time_in_state": {state._value_: spent for state, spent in circuits.time_by_state(now).items()},
         }
         if self._keys is not None:
             snapshot["keys"] = self._keys.unhealthy(now)

@@ -37,7 +37,7 @@ if $failure is None:
     $meter.first_try += 1
 else:
     try:
-        result = $await $again($inner, args, kwargs, operation, $new_run($started), $failure, None)
+        result = $await $again($inner, $args, $kwargs, operation, $new_run($started), $failure, None)
     finally:
         $failure = None
 """
@@ -50,7 +50,7 @@ $period = $circuit.period
 if $period.open_to_all is False:
     if $period.until > $started:
         raise $rejection($circuit, operation, $started)
-    result = $await $own(args, kwargs)
+    result = $await $own($args, $kwargs)
 else:
     try:
         $call
@@ -109,7 +109,7 @@ try:
 except Exception as error:
     if not $selects(error):
         raise
-    result = $await $serve(error, args, kwargs, operation)
+    result = $await $serve(error, $args, $kwargs, operation)
 else:
     $meter.not_needed += 1
 """
@@ -213,7 +213,7 @@ def of_fallback(policy: Fallback[Any], asynchronous: bool) -> Fragment | None:
         "selects": policy._selects,
         "serve": policy._serve_async if asynchronous else policy._serve,
     }
-    return Fragment(_FALLBACK, names)
+    return Fragment(_FALLBACK, names, shows_arguments=policy._settings.handler is not None)
 
 
 def of_timeout(policy: Timeout, operation: Operation, asynchronous: bool) -> Fragment | None:

@@ -129,9 +129,11 @@ def open_span(operation: object) -> CallTrace | None:
     """The span of a call that is about to begin, or None where nobody would see it."""
     global _gate
     try:
-        provider = _modules["opentelemetry.trace"]._TRACER_PROVIDER
+        api = _modules["opentelemetry.trace"]
+        provider = api._TRACER_PROVIDER
     except (KeyError, AttributeError):
         return None
+    TRACING.api = api
     if provider is None:
         return None
     try:
