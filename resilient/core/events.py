@@ -20,6 +20,7 @@ KINDS: Final = frozenset(
         "hedge_started",
         "limit_changed",
         "degradation_changed",
+        "fault_injected",
     }
 )
 

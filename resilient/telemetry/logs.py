@@ -54,6 +54,7 @@ _RULES: Final = {
     "hedge_started": _Rule("hedge started", DEBUG, 100),
     "limit_changed": _Rule("limit changed", DEBUG, 100),
     "degradation_changed": _Rule("degradation changed", WARNING, 100),
+    "fault_injected": _Rule("fault injected", WARNING, 1),
 }
 _CIRCUIT: Final = {
     "open": ("circuit opened", WARNING),
@@ -72,6 +73,7 @@ _FIELDS: Final = {
     "delay": "wait",
     "feature": "feature",
     "error": "error_type",
+    "fault": "fault",
     "in_flight": "in_flight",
     "last_error": "error_type",
     "level": "degradation_level",

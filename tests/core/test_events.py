@@ -7,7 +7,7 @@ from types import TracebackType
 
 import pytest
 
-from resilient.core.events import KINDS, Event, Outbox, Subscriptions
+from resilient.core.events import KINDS, Event, Outbox, Subscriptions, _Log
 from resilient.errors import ConfigurationError
 
 
@@ -134,7 +134,15 @@ class TestEvent:
             "hedge_started",
             "limit_changed",
             "degradation_changed",
+            "fault_injected",
         } == KINDS
+
+
+class TestLog:
+    def test_nobody_wants_lines_before_somebody_puts_himself_there(self) -> None:
+        log = _Log()
+        assert not log.wants("timed_out", "timeout", "t", 0.0)
+        log.write(event())
 
 
 class TestOutbox:

@@ -13,7 +13,7 @@ from resilient import CircuitOpenError, Registry, TimeoutExceededError, circuit_
 from resilient.testing import FakeClock, fake_clock, record_events
 
 DOCS = Path(__file__).parents[2] / "docs"
-MODULES = ("backoff", "context", "deadline", "testing")
+MODULES = ("backoff", "chaos", "context", "deadline", "testing")
 
 
 def rows(page: str, heading: str) -> list[list[str]]:

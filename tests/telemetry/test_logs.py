@@ -262,6 +262,7 @@ LEVELS = {
     "hedge_started": "DEBUG",
     "limit_changed": "DEBUG",
     "degradation_changed": "WARNING",
+    "fault_injected": "WARNING",
 }
 
 
