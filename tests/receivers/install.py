@@ -1,4 +1,4 @@
-"""Fetches the receivers that the telemetry tests speak to: `python -m tests.receivers.install`.
+"""Fetches the servers that tests speak to: `python -m tests.receivers.install`.
 
 They go to `.tools/` of the checkout, or to where the environment variable RESILIENT_TOOLS points; nothing is installed
 into the system, and root is not needed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,23 @@ def promtool() -> Path:
 def otlp_agent() -> Path:
     # It pins an older opentelemetry-proto than ours, so that it needs an environment of its own.
     return _installed("test-agent", TEST_AGENT, _install_test_agent, "bin/ddapm-test-agent")
+
+
+def redis_server() -> Path:
+    """The one on the PATH, or else the distribution's, with the libraries that it needs."""
+    found = shutil.which("redis-server")
+    if found is not None:
+        return Path(found)
+    if not has_redis_server():
+        raise CannotInstall("redis-server is not on the PATH, and there is no apt-get and dpkg to fetch it with")
+    return _installed("redis", "redis-server of the distribution", _unpack_redis, "bin/redis-server")
+
+
+def has_redis_server() -> bool:
+    """Is there one, or what fetches it? Its tests are skipped elsewhere, and nowhere else."""
+    return shutil.which("redis-server") is not None or (
+        shutil.which("apt-get") is not None and shutil.which("dpkg") is not None
+    )
 
 
 def _prometheus_program(name: str) -> Path:
@@ -74,9 +92,32 @@ def _installed(name: str, what: str, build: Callable[[Path], None], program: str
 
 
 def _unpack_prometheus(home: Path) -> None:
-    apt = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
+    _unpack(home, lambda apt: ["prometheus"])
+
+
+def _unpack_redis(home: Path) -> None:
+    def packages(apt: list[str]) -> list[str]:
+        # The program itself is in redis-tools. A bare machine has none of its libraries but that of C.
+        needed = _run(["apt-cache", *apt, "depends", "redis-tools"], home)
+        libraries = re.findall(r"^ *\|?Depends: ((?:lib|lua)[a-z0-9.+-]+)$", needed, re.MULTILINE)
+        return ["redis-server", "redis-tools", *(name for name in libraries if name != "libc6")]
+
+    _unpack(home, packages)
+    folders = sorted({str(found.parent) for found in home.rglob("*.so.*")})
+    program = home / "bin" / "redis-server"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        f'#!/bin/sh\nexport LD_LIBRARY_PATH="{":".join(folders)}"\nexec "{home}/usr/bin/redis-server" "$@"\n'
+    )
+    program.chmod(0o755)
+    _run([str(program), "--version"], home)
+
+
+def _unpack(home: Path, packages: Callable[[list[str]], list[str]]) -> None:
+    """Unpack what `packages` names, given the options for apt, into `home`."""
+    apt = ["-q", "-o", "APT::Sandbox::User=root"]
     try:
-        _run([*apt, "download", "prometheus"], home)
+        _run(["apt-get", *apt, "download", *packages(apt)], home)
     except CannotInstall:
         # No package lists on this machine, or lists that name what the archive no longer has: read them afresh, but
         # into a place of our own.
@@ -85,12 +126,12 @@ def _unpack_prometheus(home: Path) -> None:
         for folder in ("lists/partial", "archives/partial"):
             (own / folder).mkdir(parents=True)
         apt += ["-o", f"Dir::State={own}", "-o", f"Dir::State::lists={own}/lists", "-o", f"Dir::Cache={own}"]
-        _run([*apt, "update"], home)
-        _run([*apt, "download", "prometheus"], home)
+        _run(["apt-get", *apt, "update"], home)
+        _run(["apt-get", *apt, "download", *packages(apt)], home)
         shutil.rmtree(own)
-    (package,) = home.glob("prometheus_*.deb")
-    _run(["dpkg", "-x", package.name, "."], home)
-    package.unlink()
+    for package in home.glob("*.deb"):
+        _run(["dpkg", "-x", package.name, "."], home)
+        package.unlink()
 
 
 def _install_test_agent(home: Path) -> None:
@@ -98,7 +139,7 @@ def _install_test_agent(home: Path) -> None:
     _run(["bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", TEST_AGENT], home)
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
     # The environment that calls is not the one that is being made.
     env = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
     try:
@@ -109,6 +150,7 @@ def _run(command: list[str], folder: Path) -> None:
         raise CannotInstall(f"{' '.join(command)}: {error}") from error
     if done.returncode != 0:
         raise CannotInstall(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def _say(text: str) -> None:
@@ -120,5 +162,6 @@ if __name__ == "__main__":
     try:
         for program in (prometheus(), promtool(), otlp_agent()):
             _say(f"{program}")
+        _say(f"{redis_server()}" if has_redis_server() else "no redis-server: its tests are skipped")
     except CannotInstall as error:
         sys.exit(f"receivers: {error}")
