@@ -171,9 +171,17 @@ def _arguments(arity: int | None) -> dict[str, str]:
 def _take_signature(guarded: FunctionType, function: FunctionType, arity: int) -> None:
     """Give its parameters the names and the defaults of those of the function."""
     own, theirs = guarded.__code__, function.__code__
-    names = theirs.co_varnames[:arity] + own.co_varnames[arity:]
-    guarded.__code__ = own.replace(co_varnames=names, co_posonlyargcount=theirs.co_posonlyargcount)
+    names, positional = theirs.co_varnames[:arity], theirs.co_posonlyargcount
+    key = own.co_filename, names, positional
+    code = _RENAMED.get(key)
+    if code is None:
+        renamed = own.replace(co_varnames=names + own.co_varnames[arity:], co_posonlyargcount=positional)
+        code = _RENAMED[key] = renamed
+    guarded.__code__ = code
     guarded.__defaults__ = function.__defaults__
+
+
+_RENAMED: Final[dict[tuple[str, tuple[str, ...], int], CodeType]] = {}
 
 
 def _nested(text: str, fragments: Sequence[Fragment], names: dict[str, object]) -> str:

@@ -225,7 +225,8 @@ class CallMeter(Meter):
                 if key[1] is not None and key[1] not in types and len(types) >= MAX_ERROR_TYPES:
                     key = outcome, OTHER
                 histogram = self._raised.setdefault(key, Histogram())
-        if key[1] != OTHER:
+        # A program may make a class anew for each error, which must not be kept.
+        if key[1] != OTHER and len(self._of_class) < 2 * MAX_ERROR_TYPES:
             self._of_class[type(error)] = histogram
         return histogram
 
