@@ -81,11 +81,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """mypy --strict and pyright over the package and the examples of exact types."""
+    """mypy --strict and pyright over the package and the examples of exact types; pyrefly and ty over these alone."""
     install(session, "typing")
     examples = ["tests/typing"] if (HERE / "tests/typing").is_dir() else []
     session.run("mypy", "--strict", "resilient", *examples)
     session.run("pyright", "resilient", *examples)
+    if examples:
+        session.run("pyrefly", "check", "tests/typing/api.py")
+        session.run("ty", "check", "--quiet", "tests/typing/api.py")
 
 
 @nox.session
@@ -103,14 +106,23 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", "resilient", "demo", *session.posargs, interrupt_timeout=10.0, terminate_timeout=5.0)
 
 
-@nox.session
+@nox.session(python=PYTHONS)
 def bench(session: nox.Session) -> None:
-    """What a guarded call costs."""
-    scripts = sorted((HERE / "benchmarks").glob("bench_*.py"))
-    if not scripts:
-        session.skip("there is no benchmarks/bench_*.py yet")
+    """What guarded calls cost here and in other libraries; `-- ARGS` as in `-- --help`; without: all of it, kept."""
+    install(session, "bench", "peers")
+    kept = HERE / "benchmarks" / "results"
+    files = {version: kept / f"cpython-{version}.json" for version in PYTHONS}
+    session.run("python", "-m", "benchmarks.peers", *(session.posargs or ["--output", str(files[str(session.python)])]))
+    if not session.posargs:
+        measured = [str(file) for file in files.values() if file.is_file()]
+        session.run("python", "-m", "benchmarks.peers", "--from", *measured, "--picture", "--document", silent=True)
+
+
+@nox.session
+def bench_parts(session: nox.Session) -> None:
+    """What each policy costs by itself, and counting, spans and degradation; `-- ARGS` go to pyperf."""
     install(session, "bench")
-    for script in scripts:
+    for script in sorted((HERE / "benchmarks").glob("bench_*.py")):
         session.run("python", str(script), *session.posargs)
 
 
@@ -133,3 +145,27 @@ def package(session: nox.Session) -> None:
             session.run(python, "-c", CHECK_INSTALLED, external=True)
             session.run(str(scripts / "resilient"), "--help", silent=True, external=True)
             session.run(python, "-m", "resilient", "demo", "--seconds", "3", "--plain", external=True)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the code in small ways and see whether the tests notice; `-- --sample N --seed S`, or `-- --all`."""
+    install(session, "mutation")
+    work = Path(session.create_tmp()) / "mutation"
+    session.run("python", "-m", "tools.mutation", "--work", str(work), *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def peers(session: nox.Session) -> None:
+    """Known bugs of libraries like this one, in all of them; fails where ours has one. `-- --document` writes them."""
+    install(session, "peers")
+    session.run("python", "-m", "benchmarks.peer_bugs", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def load(session: nox.Session) -> None:
+    """Load, outages and ten million calls, for real; takes many minutes."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.receivers.install")
+    env = {"RESILIENT_ENDURANCE": os.environ.get("RESILIENT_ENDURANCE", "10000000")}
+    session.run("pytest", "-m", "load", *(session.posargs or ["tests/load", "tests/integration"]), env=env)

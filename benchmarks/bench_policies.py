@@ -9,10 +9,10 @@ Meters are on, as they always are. The figures are of this machine at this momen
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pyperf
+from timing import time_async, time_sync, work, work_async
 
 from resilient import (
     Registry,
@@ -65,33 +65,6 @@ def guards() -> dict[str, Guard | None]:
         ),
         "standard_pipeline": standard_pipeline("standard", registry=Registry()),
     }
-
-
-def work() -> int:
-    return 1
-
-
-async def work_async() -> int:
-    return 1
-
-
-def time_sync(loops: int, call: Callable[[], object]) -> float:
-    calls = range(loops)
-    started = pyperf.perf_counter()
-    for _ in calls:
-        call()
-    return pyperf.perf_counter() - started
-
-
-def time_async(loops: int, call: Callable[[], Awaitable[object]]) -> float:
-    async def run() -> float:
-        calls = range(loops)
-        started = pyperf.perf_counter()
-        for _ in calls:
-            await call()
-        return pyperf.perf_counter() - started
-
-    return asyncio.run(run())
 
 
 def main() -> None:

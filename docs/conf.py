@@ -30,7 +30,17 @@ html_theme = "furo"
 html_title = f"resilient {release}"
 
 # Nobody makes these by hand: what `__init__` takes is no part of the contract.
-MADE_BY_OTHERS = {"Attempt", "Chaos", "CircuitBreaker", "FakeClock", "Pipeline", "Policy", "RecordedEvents", "Retry", "Timeout"}
+MADE_BY_OTHERS = {
+    "Attempt",
+    "Chaos",
+    "CircuitBreaker",
+    "FakeClock",
+    "Pipeline",
+    "Policy",
+    "RecordedEvents",
+    "Retry",
+    "Timeout",
+}
 
 
 def hide_init(app, what, name, obj, options, signature, returns):

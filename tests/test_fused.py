@@ -96,7 +96,9 @@ def happenings(kinds: list[str], script: Script, asynchronous: bool, patch: pyte
 
         guard = pipeline("line", *(MAKERS[kind](registry) for kind in kinds), registry=registry)
         call = guard(work_async if asynchronous else work)
-        stop = subscribe(lambda event: events.append((event.kind, event.policy_kind, event.at - begun, dict(event.data))))
+        stop = subscribe(
+            lambda event: events.append((event.kind, event.policy_kind, event.at - begun, dict(event.data)))
+        )
         try:
             for number in range(len(script)):
                 try:

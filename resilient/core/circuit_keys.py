@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Final
 
 from resilient.core.circuit import Circuit
@@ -88,8 +87,7 @@ class KeyedCircuits:
         failures = sum(report.failures for report in reports)
         slow_calls = sum(report.slow_calls for report in reports)
         known = calls >= self.master.plan.minimum_calls
-        return replace(
-            worst,
+        return worst._replace(
             calls=calls,
             failures=failures,
             slow_calls=slow_calls,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from resilient.core.checks import describe
 from resilient.core.windows import CountWindow, TimeWindow, Window
@@ -72,9 +72,7 @@ class Transition:
     last_error: str | None = None
 
 
-# Not frozen, which would take three times as long to make: a snapshot of many breakers is made of these.
-@dataclass(slots=True)
-class CircuitReport:
+class CircuitReport(NamedTuple):
     """What a breaker is doing at one instant."""
 
     state: CircuitState

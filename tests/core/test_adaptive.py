@@ -123,6 +123,65 @@ def test_gradient2_forgets_a_time_of_overload_sooner_than_its_average_would() ->
     assert rule.limit < before
 
 
+def test_vegas_asks_for_as_much_patience_after_each_measurement() -> None:
+    asked: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        asked.append((low, high))
+        return low
+
+    rule = Vegas(1, 1, 1, draw)
+    for _ in range(30):
+        rule.sample(0.010, 1, False)
+    assert asked == [(0.5, 1.0)] * 3
+
+
+@pytest.mark.parametrize(
+    "duration, limit",
+    [
+        (0.0105, 16),  # ceil(10 * (1 - 100 / 105)) = 1: no more than a step
+        (0.0140, 10),  # 3: no longer few
+        (0.0240, 10),  # 6: not yet too many
+        (0.0260, 9),  # 7
+    ],
+)
+def test_vegas_changes_its_ways_at_exactly_one_three_and_six_queued_calls(duration: float, limit: int) -> None:
+    rule = vegas(10)
+    rule.sample(0.010, 10, False)
+    assert rule.sample(duration, 10, False) == limit
+
+
+@pytest.mark.parametrize("rule", [Vegas(10, 1, 20), Gradient2(10, 1, 20)], ids=["vegas", "gradient2"])
+def test_calls_that_take_no_time_at_all_grow_the_limit(rule: LimitRule) -> None:
+    assert [rule.sample(0.0, 10, False) for _ in range(9)][-1] > 10
+
+
+def test_gradient2_grows_once_half_of_the_limit_is_in_use() -> None:
+    rule = Gradient2(20, 1, 200)
+    rule.sample(0.010, 10, False)
+    assert rule._estimate == pytest.approx(20.8)  # 20 * 0.8 + (20 * 1 + 4) * 0.2
+
+
+def test_gradient2_averages_as_over_six_hundred_calls() -> None:
+    rule = Gradient2(100, 1, 200)
+    for _ in range(10):
+        rule.sample(0.010, 0, False)
+    assert rule._long == pytest.approx(0.010, rel=1e-12)
+    rule.sample(0.025, 0, False)
+    assert rule._long == pytest.approx(0.010 + 0.015 * 2 / 601, rel=1e-12)
+
+
+def test_gradient2_forgets_only_what_is_more_than_twice_as_long_as_now() -> None:
+    rule = Gradient2(100, 1, 200)
+    rule.sample(3.0, 0, False)
+    rule.sample(1.0, 0, False)
+    assert rule._long == 2.0
+    rule = Gradient2(100, 1, 200)
+    rule.sample(3.0, 0, False)
+    rule.sample(0.9, 0, False)
+    assert rule._long == pytest.approx(1.95 * 0.95)
+
+
 # All of them
 
 
@@ -177,6 +236,11 @@ def test_equal_settings_make_equal_values() -> None:
     assert adaptive(maximum=50) == adaptive(20, 1, 50, "gradient2")
     assert adaptive() != adaptive(algorithm="aimd")
     assert hash(adaptive()) == hash(adaptive())
+
+
+@pytest.mark.parametrize("initial, minimum, maximum", [(5, 5, 5), (5, 5, 6), (6, 5, 6), (1, 1, 1)])
+def test_the_bounds_themselves_are_allowed(initial: int, minimum: int, maximum: int) -> None:
+    assert adaptive(initial, minimum, maximum).initial == initial
 
 
 def test_rules_of_one_value_are_independent() -> None:

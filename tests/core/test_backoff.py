@@ -294,6 +294,28 @@ class TestWrongSettings:
         with pytest.raises(ConfigurationError, match=r"retry: backoff=\(1, 2, .* 1 to 10,000 delays"):
             as_backoff(itertools.count(1))
 
+    def test_an_iterable_of_too_many_is_read_no_further_than_it_takes_to_know(self) -> None:
+        numbers = itertools.count(1)
+        with pytest.raises(ConfigurationError):
+            as_backoff(numbers)
+        assert next(numbers) == 10_002
+        assert as_backoff([1] * 10_000).delay(10_000, None, no_random) == 1.0
+
+    @pytest.mark.parametrize(
+        "backoff",
+        [
+            lambda: constant(0),
+            lambda: linear(5, max=5),
+            lambda: exponential(5, max=5),
+            lambda: exponential(factor=1.0),
+            lambda: exponential(jitter=0),
+            lambda: exponential(jitter=1),
+            lambda: as_backoff([0]),
+        ],
+    )
+    def test_the_bounds_themselves_are_allowed(self, backoff: Callable[[], Backoff]) -> None:
+        assert isinstance(backoff(), Backoff)
+
     @pytest.mark.parametrize("value", [-0.5, math.nan, math.inf, "1", None, True, timedelta(seconds=-1)])
     def test_a_function_that_gives_no_delay_is_named_when_it_is_used(self, value: object) -> None:
         def broken(attempt: int) -> object:
@@ -304,6 +326,9 @@ class TestWrongSettings:
             backoff.delay(1, None, no_random)
         assert caught.value.setting == "backoff"
         assert caught.value.value is value
+
+    def test_a_function_may_ask_for_no_delay(self) -> None:
+        assert as_backoff(lambda attempt: 0).delay(1, None, no_random) == 0.0
 
     def test_an_error_of_the_function_passes(self) -> None:
         with pytest.raises(ZeroDivisionError):

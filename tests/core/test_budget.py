@@ -63,6 +63,9 @@ class TestFrozenTime:
 
 
 class TestWindow:
+    def test_a_window_of_a_millisecond_is_allowed(self) -> None:
+        assert RetryBudget(window=0.001).window == 0.001
+
     def test_a_retry_is_forgotten_after_a_window_and_not_before(self) -> None:
         budget = RetryBudget(0.0, min_per_second=3.0, window=10.0)
         assert drain(budget, 0.0) == 30
@@ -106,6 +109,32 @@ class TestWindow:
         budget.deposit(5.0)
         budget.deposit(4.999)
         assert drain(budget, 4.998) == 2
+
+    def test_time_that_goes_back_by_just_a_window_does_not_begin_anew(self) -> None:
+        budget = RetryBudget(1.0, min_per_second=0.0, window=10.0)
+        budget.deposit(10.0)
+        assert budget.withdraw(0.0)
+
+    def test_calls_are_told_apart_that_are_a_fiftieth_of_the_window_apart(self) -> None:
+        budget = RetryBudget(1.0, min_per_second=0.0, window=10.0)
+        for at in (0.0, 0.199, 0.2):
+            budget.deposit(at)
+        assert budget.snapshot(now=9.999)["calls"] == 3
+        assert budget.snapshot(now=10.0)["calls"] == 1
+
+    def test_retries_are_told_apart_that_are_a_fiftieth_of_the_window_apart(self) -> None:
+        budget = RetryBudget(0.0, min_per_second=0.4, window=10.0)
+        for at in (0.0, 0.199, 0.2):
+            assert budget.withdraw(at)
+        assert budget.snapshot(now=10.198)["retries"] == 3
+        assert budget.snapshot(now=10.1995)["retries"] == 1
+
+    def test_what_counts_no_more_is_not_kept(self) -> None:
+        budget = RetryBudget(1.0, min_per_second=1.0, window=10.0)
+        for at in (0.0, 10.0):
+            budget.deposit(at)
+            assert budget.withdraw(at)
+        assert len(budget._calls) == len(budget._retries) == 1
 
     def test_memory_stays_bounded(self) -> None:
         budget = RetryBudget(1.0, window=10.0)

@@ -256,3 +256,10 @@ class TestSameSettings:
     def test_values_by_value_and_functions_by_name(self, one: object, other: object, same: bool) -> None:
         assert same_setting(one, other) is same
         assert same_setting(other, one) is same
+
+    def test_functions_of_one_name_in_two_modules_are_not_the_same(self) -> None:
+        def elsewhere() -> None: ...
+
+        elsewhere.__qualname__, elsewhere.__module__ = _another.__qualname__, "elsewhere"
+        assert not same_setting(_another, elsewhere)
+        assert not same_setting(elsewhere, _another)

@@ -205,3 +205,37 @@ def test_a_circuit_that_is_never_called_makes_no_window() -> None:
     assert circuit.report(3.0).calls == 0
     assert isinstance(circuit.period, Closed)
     assert circuit.period.window is None
+
+
+class TestLastError:
+    def test_a_probe_tells_its_error_and_one_that_tells_none_keeps_the_last(self) -> None:
+        drive = half_open(half_open_calls=3, half_open_failure_rate=1.0)
+        for error, last in (("first", "first"), (None, "first"), ("second", "second")):
+            drive.admitted().bad(drive.now, failure=True, slow=False, error=error)
+            assert drive.circuit.last_error == last
+
+
+class TestOpening:
+    def test_a_period_that_is_over_opens_nothing(self) -> None:
+        drive = driver()
+        over = drive.circuit.period
+        drive.circuit.reset(drive.now)
+        assert not drive.circuit.open(over, drive.now, "too late")
+        assert drive.state is CLOSED
+
+    def test_a_period_that_ends_while_the_length_of_the_break_is_found_opens_nothing(self) -> None:
+        def length(turn: int) -> float:
+            drive.circuit.reset(drive.now)
+            return 1.0
+
+        drive = driver(open_duration=length)
+        assert not drive.circuit.open(drive.circuit.period, drive.now, "too late")
+        assert drive.state is CLOSED
+
+    def test_what_admits_all_says_so(self) -> None:
+        drive = driver()
+        assert drive.circuit.period.open_to_all is True
+        drive.circuit.disable(drive.now)
+        assert drive.circuit.period.open_to_all is True
+        drive.circuit.force_open(drive.now)
+        assert drive.circuit.period.open_to_all is False

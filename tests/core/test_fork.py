@@ -262,3 +262,19 @@ def check():
 
 in_child(check)
 """)
+
+
+def test_workers_do_not_wait_in_step() -> None:
+    run("""
+from resilient.core.retry_plan import _SOURCE
+
+def drawn():
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, repr(_SOURCE.random()).encode())
+        os._exit(0)
+    os.wait()
+    return os.read(reader, 100)
+
+assert len({drawn() for _ in range(3)}) == 3
+""")

@@ -87,6 +87,12 @@ def test_available_counts_what_could_go_at_once() -> None:
     assert gcra.available(100.0) == 5
 
 
+def test_none_is_available_and_those_that_wait_are_counted_while_calls_wait() -> None:
+    gcra = Gcra(5, 1.0, 1)
+    waits(gcra, [0.0] * 4)
+    assert (gcra.available(0.0), gcra.waiting) == (0, 3)
+
+
 steps = st.lists(
     st.tuples(st.floats(0, 2), st.sampled_from(["call", "call", "call", "cancel"]), st.floats(0, 3)), max_size=60
 )

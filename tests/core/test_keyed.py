@@ -85,6 +85,30 @@ def test_many_in_use_are_looked_at_a_few_at_a_time_and_all_are_forgotten_in_the_
     assert len(keyed) == 2
 
 
+@pytest.mark.parametrize("busy, kept", [(15, 16), (16, 18)])
+def test_it_looks_at_sixteen_states_for_one_that_may_go(busy: int, kept: int) -> None:
+    keyed = Keyed(State, busy + 1, idle)
+    for key in range(busy + 1):
+        keyed.get(key).busy = key < busy
+    keyed.get("another")
+    assert len(keyed) == kept
+
+
+def test_states_that_can_begin_anew_do_so_after_a_fork_and_nothing_is_borrowed() -> None:
+    begun: list[float] = []
+
+    class Renewable(State):
+        def after_fork(self, now: float) -> None:
+            begun.append(now)
+
+    keyed = Keyed(Renewable, 1)
+    keyed.borrow("a")
+    keyed.after_fork(7.0)
+    assert begun == [7.0]
+    keyed.get("b")
+    assert [key for key, _ in keyed.items()] == ["b"]
+
+
 def test_a_key_may_come_back_while_it_is_compared() -> None:
     class Talkative:
         def __hash__(self) -> int:

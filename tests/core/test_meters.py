@@ -18,6 +18,7 @@ from resilient.core.meters import (
     OTHER,
     CallMeter,
     CircuitBreakerMeter,
+    Exemplar,
     Histogram,
     LockedNumber,
     RetryMeter,
@@ -26,7 +27,7 @@ from resilient.core.meters import (
     number,
     outcome_of,
 )
-from resilient.errors import BulkheadFullError, CircuitOpenError, TimeoutExceededError
+from resilient.errors import BulkheadFullError, CircuitOpenError, RejectedError, TimeoutExceededError
 
 
 @contextmanager
@@ -121,6 +122,25 @@ class TestHistogram:
         assert histogram.count == 8_000
         assert float(histogram.sum) == 8 * 1_000 * 3.5
 
+    def test_each_bucket_keeps_its_newest_exemplar(self) -> None:
+        histogram = Histogram((1.0, 2.0))
+        assert histogram.exemplars == []
+        first, second, third = (Exemplar(value, 1, 2, at) for at, value in enumerate((0.5, 1.0, 9.0)))
+        histogram.exemplify(first)
+        assert histogram.exemplars == [first, None, None]
+        histogram.exemplify(second)
+        histogram.exemplify(third)
+        assert histogram.exemplars == [second, None, third]
+
+    def test_the_bounds_are_settled_by_the_first_that_takes_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        durations = meters._Durations()
+        monkeypatch.setattr(meters, "DURATIONS", durations)
+        assert not durations.in_use
+        assert Histogram((1.0,)).bounds == (1.0,)
+        assert not durations.in_use
+        assert Histogram().bounds == DURATION_BOUNDS
+        assert durations.in_use
+
 
 class TestOutcomes:
     @pytest.mark.parametrize(
@@ -182,6 +202,66 @@ class TestCallMeter:
         assert isinstance(errors, dict)
         assert errors["ValueError"] == 2
 
+    def test_neither_cancellations_nor_the_surplus_count_among_the_types(self) -> None:
+        meter = CallMeter()
+        meter.raised(KeyboardInterrupt(), 0.1)
+        for index in range(MAX_ERROR_TYPES):
+            meter.raised(type(f"Error{index}", (Exception,), {})(), 0.1)
+        errors = meter.snapshot()["errors"]
+        assert isinstance(errors, dict)
+        assert OTHER not in errors
+        meter.raised(ValueError(), 0.1)
+        assert meter.snapshot()["errors"] == {**errors, OTHER: 1}
+
+    def test_a_type_that_is_known_is_so_in_every_outcome(self) -> None:
+        meter = CallMeter()
+        kinds = [type("Same", (base,), {}) for base in (Exception, RejectedError)]
+        meter.raised(kinds[0](), 0.1)
+        for index in range(MAX_ERROR_TYPES):
+            meter.raised(type(f"Error{index}", (Exception,), {})(), 0.1)
+        meter.raised(kinds[1](), 0.1)
+        assert ("rejected", error_type(kinds[1]())) in meter.durations()
+
+    def test_classes_that_are_made_anew_for_each_error_are_not_kept(self) -> None:
+        meter = CallMeter()
+        for _ in range(50 * MAX_ERROR_TYPES):
+            meter.raised(type("Same", (Exception,), {})(), 0.1)
+        assert meter.snapshot()["errors"] == {"tests.core.test_meters.Same": 50 * MAX_ERROR_TYPES}
+        assert len(meter._of_class) == 2 * MAX_ERROR_TYPES
+
+    def test_nothing_is_under_way_before_the_first_call_and_after_the_last(self) -> None:
+        meter = CallMeter()
+        assert (meter.active, meter.snapshot()["active"]) == (0, 0)
+        meter.started += 1
+        assert (meter.active, meter.snapshot()["active"]) == (1, 1)
+        meter.success.observe(0.1)
+        assert (meter.active, meter.snapshot()["active"]) == (0, 0)
+        # Seen by another thread between the two counters.
+        meter.success.observe(0.1)
+        assert (meter.active, meter.snapshot()["active"]) == (0, 0)
+
+    @pytest.mark.parametrize("gil", [True, False])
+    def test_all_is_at_zero_after_a_fork(self, gil: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(meters, "GIL", gil)
+        meter = CallMeter()
+        meter.started += 3
+        buckets = meter.success.counts
+        for histogram in (meter.success, meter.expect_fallback(), meter.raised(ValueError(), 0.1)):
+            histogram.observe(0.1)
+            histogram.exemplify(Exemplar(0.1, 1, 2, 3))
+        meter.after_fork(0.0)
+        assert int(meter.started) == 0
+        assert meter.success.counts is buckets
+        assert set(meter.durations()) == {("success", None), ("fallback", None), ("failure", "ValueError")}
+        for histogram in meter.durations().values():
+            assert (histogram.count, float(histogram.sum), histogram.exemplars) == (0, 0.0, [])
+
+    def test_the_histogram_of_a_class_is_found_again_by_the_class(self) -> None:
+        meter = CallMeter()
+        histogram = meter.raised(ValueError(), 0.1)
+        assert meter._of_class == {ValueError: histogram}
+        assert meter.raised(ValueError(), 0.2) is histogram
+
     def test_threads_that_raise_lose_no_call(self) -> None:
         meter = CallMeter()
 
@@ -207,6 +287,28 @@ class TestPolicyMeters:
         timeouts = TimeoutMeter()
         timeouts.timed_out += 1
         assert timeouts.calls() == {"completed": 0, "timed_out": 1}
+
+    @pytest.mark.parametrize(
+        "result, late, slot",
+        [
+            ("not_retryable", False, "not_retryable"),
+            ("budget", False, "budget"),
+            ("deadline", False, "deadline"),
+            ("deadline", True, "late"),
+            ("exhausted", False, "exhausted"),
+        ],
+    )
+    def test_a_retry_that_gives_up_counts_once_in_its_slot(self, result: str, late: bool, slot: str) -> None:
+        meter = RetryMeter()
+        meter.gave_up(result, late=late)
+        assert {name: getattr(meter, name) for name in meter.__slots__ if getattr(meter, name)} == {slot: 1}
+        assert {name: count for name, count in meter.calls().items() if count} == {result: 1}
+
+    def test_a_call_that_succeeds_counts_by_its_attempts(self) -> None:
+        meter = RetryMeter()
+        for attempts in (1, 1, 2, 3):
+            meter.succeeded(attempts)
+        assert (meter.first_try, meter.recovered) == (2, 2)
 
     def test_attempts_follow_from_calls(self) -> None:
         meter = RetryMeter()

@@ -39,6 +39,13 @@ def test_it_follows_when_the_values_change() -> None:
     assert quantile.value == 1.0
 
 
+def test_a_lock_that_was_held_at_a_fork_is_free_in_the_child() -> None:
+    quantile = RecentQuantile(0.5, warmup=1)
+    assert quantile._lock.acquire()
+    quantile.after_fork(0.0)
+    assert not quantile._lock.locked()
+
+
 @pytest.mark.parametrize("share, expected", [(0.5, 50), (0.95, 95), (0.951, 96), (1.0, 100), (0.001, 1)])
 def test_known_quantiles_of_one_to_a_hundred(share: float, expected: int) -> None:
     quantile = RecentQuantile(share, warmup=1)

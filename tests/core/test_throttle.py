@@ -114,6 +114,17 @@ def test_it_does_what_the_formula_says_of_the_calls_of_the_window(steps: list[tu
         )
 
 
+def test_forgotten_accepts_and_requests_let_nothing_pass() -> None:
+    throttle = Throttle(2.0, 120.0, 1.0)
+    for _ in range(10):
+        throttle.record(0.0, accepted=True)
+    for _ in range(4):
+        throttle.record(60.0, accepted=False)
+    assert throttle.refuses(119.9, 0.0) is None
+    assert throttle.refuses(120.0, 0.79) == pytest.approx(4 / 5)
+    assert throttle.refuses(120.0, 0.84) is None  # 5 requests by now: 5 / 6
+
+
 @pytest.mark.parametrize("refused_here", [False, True])
 def test_no_call_is_lost_where_threads_begin_parts_at_the_same_time(refused_here: bool) -> None:
     switching = sys.getswitchinterval()

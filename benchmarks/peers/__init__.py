@@ -1,0 +1,1 @@
+"""What guarded calls cost here and in other libraries, measured side by side. `python -m benchmarks.peers --help`."""

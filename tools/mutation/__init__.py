@@ -1,0 +1,1 @@
+"""Mutation testing of `core/` and `policies/`: `nox -s mutation`; docs/mutation.md tells how."""
