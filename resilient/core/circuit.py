@@ -354,22 +354,24 @@ class Circuit:
         period = self.period
         calls, failures, slow = period.counts(now)
         known = calls >= self.plan.minimum_calls
+        left = period.until - now
+        # By position, which takes half as long: a registry may have ten thousand of these to show.
         return CircuitReport(
-            state=period.state,
-            since_seconds=max(0.0, now - period.since),
-            retry_after=max(0.0, period.until - now) if isinstance(period, Open) and period.until != inf else None,
-            calls=calls,
-            failures=failures,
-            slow_calls=slow,
-            failure_rate=failures / calls if known else None,
-            slow_call_rate=slow / calls if known else None,
-            last_error=self.last_error,
+            period.state,
+            max(0.0, now - period.since),
+            None if left == inf or not isinstance(period, Open) else max(0.0, left),
+            calls,
+            failures,
+            slow,
+            failures / calls if known else None,
+            slow / calls if known else None,
+            self.last_error,
         )
 
     def time_by_state(self, now: float) -> dict[CircuitState, float]:
         """Seconds spent in each state so far, the one in force included."""
         period = self.period
-        spent = {**_NO_TIME, **self.time_in}
+        spent = _NO_TIME | self.time_in
         spent[period.state] += max(0.0, now - period.since)
         return spent
 
