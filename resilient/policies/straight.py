@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient.blocks import current_owner
-from resilient.core.deadline import DEADLINE, shorten_deadline
+from resilient.core.deadline import DEADLINE
 from resilient.core.gil import GIL
 from resilient.drivers.helper_threads import ORPHANS
 from resilient.drivers.interrupts import open_block
@@ -116,7 +116,7 @@ else:
 
 _TIMEOUT: Final = """
 $at = $started + $seconds
-$token = shorten_deadline($at)
+$token = DEADLINE.set($at) if DEADLINE.get() > $at else None
 try:
     $block = open_block($at_edge, $always, $at, own_frame())
     try:
@@ -126,17 +126,35 @@ try:
             raise $expired(operation) from error
         $meter.completed += 1
         raise
-    if CLOCK.now() >= $at if $block is None else $is_over($block, None):
+    if $block is None:
+        $late = CLOCK.now() >= $at
+    else:
+        $late = $is_over($block, None)
+    if $late:
         raise $expired(operation)
     $meter.completed += 1
 finally:
     if $token is not None:
         DEADLINE.reset($token)
 """
+# What `_is_over` does with a body that has returned on the main thread, where nothing has to be asked of the clock.
+_TIMEOUT_BY_SIGNAL: Final = _TIMEOUT.replace(
+    """
+        $late = $is_over($block, None)
+""",
+    """
+        try:
+            $late = $block.exit(None)
+        except BaseException:
+            $meter.completed += 1
+            raise
+""",
+)
 
 _TASK_TIMEOUT: Final = """
 $block = $timeouts.open()
-$token = shorten_deadline($started + $seconds)
+$at = $started + $seconds
+$token = DEADLINE.set($at) if DEADLINE.get() > $at else None
 try:
     $call
 except BaseException as error:
@@ -224,7 +242,7 @@ def of_timeout(policy: Timeout, operation: Operation, asynchronous: bool) -> Fra
         "meter": policy._meter,
         "expired": policy._expired,
     }
-    constants: dict[str, object] = {"DEADLINE": DEADLINE, "shorten_deadline": shorten_deadline}
+    constants: dict[str, object] = {"DEADLINE": DEADLINE}
     if asynchronous:
         return Fragment(_TASK_TIMEOUT, names | {"timeouts": policy._task_timeouts()}, constants)
     names |= {
@@ -233,4 +251,4 @@ def of_timeout(policy: Timeout, operation: Operation, asynchronous: bool) -> Fra
         "is_over": policy._is_over,
     }
     constants |= {"open_block": open_block, "own_frame": sys._getframe}
-    return Fragment(_TIMEOUT, names, constants)
+    return Fragment(_TIMEOUT if policy._always else _TIMEOUT_BY_SIGNAL, names, constants)
