@@ -53,6 +53,7 @@ class Suite:
         )
         self._files = [file for file in files if file not in _LEFT_OUT]
         self._everywhere = {file for file in self._files if _OTHER_PROCESSES.search((self._copy / file).read_text())}
+        self._looking: set[str] = set()
         self._seconds: dict[str, float] = {}
         self._reached: dict[str, dict[str, list[str]]] = {}
         self._measured = work / "reach.json"
@@ -82,6 +83,8 @@ class Suite:
             self._measure(changed)
             state = {"code": code, "tests": tests, "seconds": self._seconds, "reached": self._reached}
             self._measured.write_text(json.dumps(state))
+        running = {file for lines in self._reached.values() for files in lines.values() for file in files}
+        self._looking = set(self._files) - running
         return time.perf_counter() - begun
 
     def _measure(self, files: list[str]) -> None:
@@ -148,9 +151,9 @@ class Suite:
         if mutant.lines is not None:
             files = {file for line in mutant.lines for file in lines.get(str(line), ())}
         if not files:
-            # Made at import: whoever runs anything of this module may see it.
-            files = {file for files in lines.values() for file in files}
-        return files | self._everywhere if files else set(self._files)
+            # Made at import: whoever runs anything of this module may see it, and who only looks at it.
+            files = {file for files in lines.values() for file in files} | self._looking
+        return files | self._everywhere
 
     def _run(self, files: list[str], env: dict[str, str], stuck_after: float = STUCK_AFTER) -> str:
         life, end = os.pipe()
