@@ -87,15 +87,16 @@ class CircuitReport(NamedTuple):
 
     def plain(self) -> dict[str, object]:
         """State, rates and counts, as a snapshot shows them."""
+        state, since_seconds, retry_after, calls, failures, slow_calls, failure_rate, slow_call_rate, _ = self
         return {
-            "state": self.state._value_,
-            "since_seconds": self.since_seconds,
-            "retry_after": self.retry_after,
-            "failure_rate": self.failure_rate,
-            "slow_call_rate": self.slow_call_rate,
-            "calls": self.calls,
-            "failures": self.failures,
-            "slow_calls": self.slow_calls,
+            "state": state._value_,
+            "since_seconds": since_seconds,
+            "retry_after": retry_after,
+            "failure_rate": failure_rate,
+            "slow_call_rate": slow_call_rate,
+            "calls": calls,
+            "failures": failures,
+            "slow_calls": slow_calls,
         }
 
 

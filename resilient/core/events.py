@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from resilient.core.checks import refuse
-from resilient.core.fork import new_lock
+from resilient.core.fork import new_rlock
 
 KINDS: Final = frozenset(
     {
@@ -62,8 +62,9 @@ class _Subscription:
         return (self.policy is None or self.policy == event.policy) and (self.kinds is None or event.kind in self.kinds)
 
 
-# One for all: held for an instant, and policies are many.
-_CHANGING: Final = new_lock()
+# One for all: held for an instant, and policies are many. Its thread may take it again: the garbage collector may run
+# anywhere, and takes listeners away whose owners are gone.
+_CHANGING: Final = new_rlock()
 
 
 class Subscriptions:
@@ -78,14 +79,21 @@ class Subscriptions:
         if not callable(listener):
             refuse("subscribe", "listener", listener, "a function that takes an Event")
         subscription = _Subscription(listener, policy, None if kinds is None else _checked(kinds))
-        with _CHANGING:
-            self.active = (*self.active, subscription)
+        self._change(lambda active: (*active, subscription))
 
         def unsubscribe() -> None:
-            with _CHANGING:
-                self.active = tuple(other for other in self.active if other is not subscription)
+            self._change(lambda active: tuple(other for other in active if other is not subscription))
 
         return unsubscribe
+
+    def _change(self, changed: Callable[[tuple[_Subscription, ...]], tuple[_Subscription, ...]]) -> None:
+        while True:
+            before = self.active
+            after = changed(before)
+            with _CHANGING:
+                if self.active is before:
+                    self.active = after
+                    return
 
     def tell(self, event: Event) -> None:
         for subscription in self.active:

@@ -59,8 +59,10 @@ class CallTrace(Protocol):
 UNTRACED: Final = Part()
 
 
-class _NotSeen:
-    _TRACER_PROVIDER: Final = True
+class NotSeen:
+    """Stands for the module `opentelemetry.trace` until it has been seen."""
+
+    _TRACER_PROVIDER: Final = object()
 
 
 class _Tracing:
@@ -70,7 +72,7 @@ class _Tracing:
 
     def __init__(self) -> None:
         # The module `opentelemetry.trace`, once it has been seen: without a provider there `open` need not be asked.
-        self.api: Any = _NotSeen
+        self.api: Any = NotSeen
         self.open: Callable[[object], CallTrace | None] = lambda operation: None
         self.current: Callable[[], CallTrace | None] = lambda: None
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from resilient.core.meters import Exemplar, Histogram, error_type
-from resilient.core.tracing import CIRCUIT_STATE, FALLBACK_RESULT, RETRY_RESULT, TRACING, CallTrace, Part
+from resilient.core.tracing import CIRCUIT_STATE, FALLBACK_RESULT, RETRY_RESULT, TRACING, CallTrace, NotSeen, Part
 from resilient.operation import Operation
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class _Gate:
 
 
 _gate: _Gate | None = None
+_UNKNOWN: Final = NotSeen._TRACER_PROVIDER
 _unsampled: Final[list[Any]] = [None]
 
 
@@ -129,11 +130,13 @@ def open_span(operation: object) -> CallTrace | None:
     """The span of a call that is about to begin, or None where nobody would see it."""
     global _gate
     try:
-        api = _modules["opentelemetry.trace"]
-        provider = api._TRACER_PROVIDER
+        provider = TRACING.api._TRACER_PROVIDER
+        if provider is _UNKNOWN:
+            api = _modules["opentelemetry.trace"]
+            provider = api._TRACER_PROVIDER
+            TRACING.api = api
     except (KeyError, AttributeError):
         return None
-    TRACING.api = api
     if provider is None:
         return None
     try:

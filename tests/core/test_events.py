@@ -3,10 +3,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import pytest
 
+from resilient.core import events
 from resilient.core.events import KINDS, Event, Outbox, Subscriptions, _Log
 from resilient.errors import ConfigurationError
 
@@ -116,6 +119,43 @@ class TestSubscriptions:
             thread.join()
         subscriptions.tell(event())
         assert len(heard) == 400
+
+    def test_listeners_may_go_where_the_garbage_collector_finds_them(self) -> None:
+        subscriptions = Subscriptions()
+        first, second = (subscriptions.add(lambda event: None, None, None) for _ in range(2))
+
+        def under_the_lock() -> None:
+            with events._CHANGING:
+                first()
+
+        thread = threading.Thread(target=under_the_lock, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        second()
+        assert subscriptions.active == ()
+
+    def test_one_that_goes_while_another_goes_is_gone(self) -> None:
+        class Collected(Subscriptions):
+            """As if the garbage collector ran right after each look at the listeners."""
+
+            @property
+            def active(self) -> Any:
+                found = self.listeners
+                if leaving:
+                    leaving.pop()()
+                return found
+
+            @active.setter
+            def active(self, listeners: Any) -> None:
+                self.listeners = listeners
+
+        leaving: list[Callable[[], None]] = []
+        subscriptions = Collected()
+        first, second = (subscriptions.add(lambda event: None, None, None) for _ in range(2))
+        leaving.append(second)
+        first()
+        assert subscriptions.active == ()
 
 
 class TestEvent:
