@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from resilient.core.checks import describe, same_setting
-from resilient.core.fork import new_lock
+from resilient.core.fork import new_rlock
 from resilient.core.meters import CallMeter
 from resilient.errors import ConfigurationError
 
@@ -57,7 +57,7 @@ class Registry:
         self._policies: dict[tuple[str, str], Registrable] = {}
         self._given: set[tuple[str, str]] = set()
         self._meters: dict[str, CallMeter] = {}
-        self._lock = new_lock()
+        self._lock = new_rlock()
 
     def find(self, kind: type[P], name: str, /) -> P | None:
         """The policy of this class and name, or None."""

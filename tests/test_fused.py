@@ -29,6 +29,7 @@ from resilient import (
     subscribe,
     timeout,
 )
+from resilient.core.deadline import deadline_at
 from resilient.policies.base import Policy
 from resilient.testing import disabled, fake_clock
 
@@ -147,6 +148,8 @@ class TestArguments:
         assert guarded(1, 2) == (1, 2, "own", ())
         assert guarded(1, second=2, result=3) == (1, 2, "own", 3)
         assert guarded(1, 2, 3, 4) == (1, 2, 3, 4)
+        with pytest.raises(TypeError, match="positional"):
+            guarded(first=1, second=2)
 
     @pytest.mark.parametrize(
         "function",
@@ -259,6 +262,36 @@ def test_a_refused_call_is_counted_and_its_message_is_written_at_the_first_look(
     assert error.policy == "payments"
     calls: Any = registry.snapshot()["pipeline"]["builtins.len"]["calls"]
     assert (calls["rejected"], sum(calls.values())) == (1, 1)
+
+
+def test_a_timeout_begins_when_the_limiter_around_it_has_let_the_call_in(registry: Registry) -> None:
+    limiter = rate_limiter(limit=1, period=10.0, max_wait=60.0, registry=registry)
+
+    @pipeline(limiter, timeout(3.0, registry=registry), registry=registry)
+    def left() -> float:
+        return deadline_at() - clock.now()
+
+    with fake_clock() as clock:
+        assert [left(), left()] == [3.0, 3.0]
+        assert clock.sleeps == [10.0]
+
+
+def test_a_timeout_begins_when_the_bulkhead_around_it_has_let_the_call_in(registry: Registry) -> None:
+    room = bulkhead(max_concurrent=1, max_queue=1, registry=registry)
+
+    @pipeline(room, timeout(3.0, registry=registry), registry=registry)
+    async def left() -> float:
+        found = deadline_at() - clock.now()
+        if room.queued == 0:
+            await asyncio.sleep(0)
+            clock.advance(2.0)
+        return found
+
+    async def main() -> list[float]:
+        return await asyncio.gather(left(), left())
+
+    with fake_clock() as clock:
+        assert asyncio.run(main()) == [3.0, 3.0]
 
 
 def test_it_is_left_out_while_policies_are_disabled(registry: Registry) -> None:

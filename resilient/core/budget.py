@@ -11,7 +11,7 @@ from typing import Final
 from resilient.core.backoff import as_number
 from resilient.core.checks import Checker, Seconds, refuse
 from resilient.core.clock import CLOCK
-from resilient.core.fork import new_lock
+from resilient.core.fork import new_rlock
 from resilient.core.gil import GIL
 
 # Calls and retries are counted in this many parts of the window.
@@ -75,7 +75,7 @@ class RetryBudget:
             refuse(
                 "RetryBudget", "window", window, f"seconds of at least {_SHORTEST:g} (a finite number or a timedelta)"
             )
-        self._lock = new_lock()
+        self._lock = new_rlock()
         self._part = _Part(-inf, -inf, 0)
         # Replaced as a whole and never changed in place, so that a snapshot reads them without the lock.
         self._calls: tuple[_Part, ...] = ()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from copy import copy
 from enum import Enum, auto
+from threading import RLock
 from typing import Any, Final
 
 from resilient.core.fork import renew_lock
@@ -77,7 +77,7 @@ class Cache:
         self.max_size: Final = max_size
         self._entries: OrderedDict[Hashable, Entry] = OrderedDict()
         self._loads: dict[Hashable, Load] = {}
-        self._lock = allocate_lock()
+        self._lock = RLock()
 
     def after_fork(self, now: float) -> None:
         """Who was loading goes on in the parent."""

@@ -7,9 +7,9 @@ given back is filled by those behind, each of whom moves up by one.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
+from threading import RLock
 from typing import Final
 
 from resilient.core.fork import renew_lock
@@ -45,7 +45,7 @@ class Gcra:
         self.burst = burst
         self._arrival = float("-inf")
         self._waiting: deque[Slot] = deque()
-        self._lock = allocate_lock()
+        self._lock = RLock()
 
     def after_fork(self, now: float) -> None:
         """Who waited for a slot waits in the parent."""

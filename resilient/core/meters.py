@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
-from resilient.core.fork import new_lock, renew_after_fork
+from resilient.core.fork import new_rlock, renew_after_fork
 from resilient.core.gil import GIL
 from resilient.errors import RejectedError, TimeoutExceededError
 
@@ -198,7 +198,7 @@ class CallMeter(Meter):
         self._served: dict[tuple[str, str | None], Histogram] = {}
         # The same histograms, by what was raised: a look at the class is all that most errors need.
         self._of_class: dict[type[BaseException], Histogram] = {}
-        self._lock = new_lock()
+        self._lock = new_rlock()
 
     @property
     def active(self) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from bisect import bisect_left, insort
 from collections import deque
 from math import ceil
+from threading import RLock
 
 from resilient.core.fork import renew_lock
 
@@ -28,7 +28,7 @@ class RecentQuantile:
         self._size = max(size, warmup)
         self._arrived: deque[float] = deque()
         self._sorted: list[float] = []
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self.value: float | None = None
 
     def after_fork(self, now: float) -> None:

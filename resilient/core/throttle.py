@@ -10,7 +10,7 @@ over the last minutes, where requests are all calls made and accepts those that 
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from threading import RLock
 from typing import Final
 
 from resilient.core.fork import renew_lock
@@ -50,7 +50,7 @@ class Throttle:
         # Replaced as a whole and never changed in place, so that a report reads them without the lock.
         self._parts: tuple[_Part, ...] = ()
         self._requests = self._accepts = 0
-        self._lock = allocate_lock()
+        self._lock = RLock()
 
     def after_fork(self, now: float) -> None:
         renew_lock(self._lock)

@@ -214,7 +214,7 @@ class TestLoads:
         held: list[bool] = []
 
         def wake() -> bool:
-            held.append(cache._lock.locked())
+            held.append(cache._lock._is_owned())
             return True
 
         load = begin(cache, "a")
