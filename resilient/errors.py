@@ -119,7 +119,7 @@ class CircuitOpenError(RejectedError):
         return args
 
     @args.setter
-    def args(self, args: tuple[Any, ...]) -> None:
+    def args(self, args: tuple[Any, ...]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         _ARGS.__set__(self, args)
 
     def __str__(self) -> str:
