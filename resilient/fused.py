@@ -16,6 +16,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from textwrap import indent
 from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Final, cast
@@ -212,6 +213,8 @@ def _put_in(source: str, places: Mapping[str, str]) -> str:
 
 
 _MAKERS: Final[dict[str, Callable[..., Any]]] = {}
+# Never twice, also where threads compile at once: names of files tell the sources apart.
+_NUMBERS: Final = count(1)
 _CONSTANTS: Final[Mapping[str, object]] = {
     "__name__": __name__,
     "CLOCK": CLOCK,
@@ -230,7 +233,7 @@ _CONSTANTS: Final[Mapping[str, object]] = {
 def _maker(source: str, kinds: str, constants: Mapping[str, object]) -> Callable[..., Any]:
     make = _MAKERS.get(source)
     if make is None:
-        filename = f"{GENERATED}{kinds}, {len(_MAKERS) + 1}>"
+        filename = f"{GENERATED}{kinds}, {next(_NUMBERS)}>"
         module = {**_CONSTANTS, **constants}
         exec(compile(source, filename, "exec"), module)
         # Without a time of its last change it stays where it is, and is shown.
