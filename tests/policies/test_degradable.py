@@ -264,7 +264,8 @@ def test_ten_thousand_calls_leave_nothing_behind(
     async def main() -> None:
         await some(200)
         before, threads = await some(200), threading.active_count()
-        assert await some(10_000) - before < 50
+        # Other threads of the test process go on meanwhile; what each call left would be ten times as much.
+        assert await some(10_000) - before < 1000
         assert threading.active_count() <= threads
 
     backend.run(main)
