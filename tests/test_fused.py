@@ -287,6 +287,16 @@ def test_what_is_written_in_c_is_called_where_an_interrupt_may_hit(registry: Reg
     assert "function" not in guarded.__code__.co_freevars
 
 
+def test_a_plain_function_that_returns_a_coroutine_is_refused_at_the_call(registry: Registry) -> None:
+    async def later() -> None: ...
+
+    def work() -> object:
+        return later()
+
+    with pytest.raises(TypeError, match="returned a coroutine, which would run unguarded"):
+        both(registry, work)()
+
+
 def test_a_refused_call_is_counted_and_its_message_is_written_at_the_first_look(registry: Registry) -> None:
     breaker = circuit_breaker("payments", registry=registry)
     guarded = breaker(len)
