@@ -148,11 +148,12 @@ def fuse(
     for name, value in (_arguments(arity) | (_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)).items():
         source = source.replace(name, value)
     kinds = ", ".join(policy.kind for policy in operation.policies)
-    guarded, operation.switch = _maker(source, kinds, constants)(*names.values())
+    made: tuple[FunctionType, Callable[[bool], object]] = _maker(source, kinds, constants)(*names.values())
+    guarded, operation.switch = made
     if arity:
         _take_signature(guarded, cast("FunctionType", function), arity)
     operation.bypass(BYPASS.active)
-    return guarded  # type: ignore[no-any-return]
+    return guarded
 
 
 _SYNCHRONOUS: Final = {"$async ": "", "$await ": "", "$traced": "call_traced"}

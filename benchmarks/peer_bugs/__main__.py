@@ -55,13 +55,11 @@ def rows_of(scenario: str) -> list[Row]:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     if ran.returncode:
         raise SystemExit(f"{scenario} did not run to its end:\n{ran.stderr}")
-    return [
-        Row(row["library"], row["form"], row["happened"], Verdict(row["verdict"])) for row in json.loads(ran.stdout)
-    ]
+    return [Row(row["peer"], row["form"], row["happened"], Verdict(row["verdict"])) for row in json.loads(ran.stdout)]
 
 
 def worst(rows: list[Row], library: str) -> str:
-    verdicts = {row.verdict for row in rows if row.library == library}
+    verdicts = {row.verdict for row in rows if row.peer == library}
     return next((str(verdict) for verdict in reversed(Verdict) if verdict in verdicts), "")
 
 
@@ -119,7 +117,7 @@ def details(seen: dict[str, list[Row]]) -> Iterator[str]:
         yield f"`python -m benchmarks.peer_bugs.{scenario}`"
         yield ""
         table = [["library", "used as", "what happened", ""]]
-        table += [[row.library, row.form, row.happened, emphasised(row.verdict)] for row in rows]
+        table += [[row.peer, row.form, row.happened, emphasised(row.verdict)] for row in rows]
         yield from markdown(table)
 
 
@@ -160,7 +158,7 @@ def main() -> None:
     for scenario, rows in seen.items():
         if options.verbose:
             print(f"\n{words(scenario)[0]}")
-            print(*aligned([[row.library, row.form, row.happened, row.verdict] for row in rows]), sep="\n")
+            print(*aligned([[row.peer, row.form, row.happened, row.verdict] for row in rows]), sep="\n")
     short = {Verdict.RIGHT: "right", Verdict.WRONG: "WRONG", Verdict.DOCUMENTED: "documented"}
     for group, scenarios in SCENARIOS.items():
         there = [library for library in LIBRARIES if any(worst(seen[scenario], library) for scenario in scenarios)]

@@ -44,7 +44,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    library: str
+    peer: str
     form: str
     happened: str
     verdict: Verdict
@@ -103,5 +103,5 @@ def main(doc: str | None, cases: list[Case]) -> None:
         return
     print((doc or "").strip(), end="\n\n")
     table = [["library", "version", "used as", "what happened", ""]]
-    table += [[row.library, version(row.library) or "", row.form, row.happened, row.verdict] for row in rows]
+    table += [[row.peer, version(row.peer) or "", row.form, row.happened, row.verdict] for row in rows]
     print(*aligned(table), sep="\n")

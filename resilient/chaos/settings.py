@@ -223,4 +223,4 @@ class _SameFunction:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _SameFunction) and same_setting(self.function, other.function)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # what is equal by name need not hash alike

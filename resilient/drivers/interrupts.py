@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from _thread import get_ident
 from collections.abc import Callable
 from functools import cache
@@ -30,6 +29,7 @@ from typing import Final
 
 from resilient.core.clock import CLOCK
 from resilient.drivers import reach, safe_points
+from resilient.drivers.interrupt_blocks import Block, TimeoutInterrupt
 from resilient.drivers.reach import Reach
 from resilient.drivers.safe_points import real_time
 from resilient.drivers.watchdog import Watchdog
@@ -38,126 +38,8 @@ _RECHECK: Final = 0.0005
 _SEND_AGAIN: Final = 0.01
 _MOST_TRIES: Final = 200
 
-_let_others_run = time.sleep  # noqa: TID251 - for an instant of real time, whatever a fake clock says
 
-
-class TimeoutInterrupt(BaseException):
-    """Raised in a body whose time is up. The timeout that `block` belongs to replaces it by its public error.
-
-    Not an `Exception`, so that a body's `except Exception` lets it through.
-    """
-
-    def __init__(self, block: Block | None = None) -> None:
-        super().__init__("the time of an enclosing timeout is up")
-        self.block = block
-
-
-class Block:
-    """One stretch of code on the current thread that is interrupted at its deadline.
-
-    `open_block` is the last thing before a `try` (or in what a `with` statement calls), `exit` the first in its
-    handlers. `expired` makes the public error; it is called at most once, and only where no handler would call `exit`:
-    on the way into a `with` statement or out of it, `exit` included.
-
-    Attributes:
-        thrown: by the watchdog: the exception has been thrown.
-        settled: by the owner: nothing is on its way any more, or ever will be.
-        delivered: an interrupt was raised for this block.
-        doomed: an interrupt was raised for an enclosing block: this one is about to be unwound.
-    """
-
-    __slots__ = (
-        "deadline",
-        "delivered",
-        "doomed",
-        "expired",
-        "frame",
-        "opened_at",
-        "previous",
-        "record",
-        "settled",
-        "thrown",
-        "token",
-    )
-
-    # Without an __init__: up to Python 3.12 it would be a quarter of what a block costs.
-    deadline: float
-    delivered: bool
-    doomed: bool
-    expired: Callable[[], BaseException]
-    frame: FrameType | None
-    opened_at: int
-    previous: Block | None
-    record: _Record
-    settled: bool
-    thrown: bool
-    token: list[None]
-
-    def exit(self, error: BaseException | None) -> bool:
-        """Close the block, which ended with `error`; True if its time ran out and the timeout error must be raised.
-
-        It may raise instead: the interrupt of an enclosing block that is due, or what `expired` made.
-        """
-        record = self.record
-        blocks = record.blocks
-        self.frame = None
-        if record.due is self:
-            record.due = self.previous
-        if blocks and blocks[-1] is self:
-            try:
-                self.token.pop()
-            except IndexError:
-                pass
-            else:
-                blocks.pop()
-                return False
-        return self._exit_slowly(error)
-
-    def claim(self) -> bool:
-        """Make sure that no interrupt is on its way for this block; True if one was and has been taken back."""
-        if self.settled:
-            return False
-        record = self.record
-        try:
-            self.token.pop()
-        except IndexError:
-            in_flight = record.flying is self
-            if in_flight and not record.by_signal:
-                while record.flying is self and not self.thrown:
-                    _let_others_run(0)
-                reach.retract(record.thread_id)
-        else:
-            in_flight = False
-        self.settled = True
-        return in_flight
-
-    def _exit_slowly(self, error: BaseException | None) -> bool:
-        record = self.record
-        blocks = record.blocks
-        if self not in blocks:
-            return False
-        taken_back = False
-        while self in blocks:  # what lies above it is dead
-            taken_back = blocks[-1].claim()
-            blocks.pop()
-        record.choose_due()
-        if taken_back:
-            enclosing = record.deliver(None, sys._getframe())
-            if enclosing is not None:
-                raise enclosing
-            self.delivered = True
-        return self.delivered and self._caused(error)
-
-    def _caused(self, error: BaseException | None) -> bool:
-        """Is `error` nothing but our own interrupt? Interrupts of blocks inside this one have nobody else to go to."""
-        if error is None:
-            return True
-        if isinstance(error, BaseExceptionGroup):
-            return all(self._caused(part) for part in error.exceptions)
-        return isinstance(error, TimeoutInterrupt) and error.block not in self.record.blocks
-
-
-class _Record:
+class Record:
     """The open blocks of one thread. Only that thread writes to it, but for `flying` and `sent_at`."""
 
     __slots__ = ("__weakref__", "blocks", "by_signal", "due", "flying", "hesitation", "reach", "sent_at", "thread_id")
@@ -309,7 +191,7 @@ class _Record:
 
 class _Here(threading.local):
     def __init__(self) -> None:
-        self.record = _Record()
+        self.record = Record()
 
 
 # On Python 3.11 a member of an enumeration is looked up by a descriptor.

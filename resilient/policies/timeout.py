@@ -16,7 +16,8 @@ from resilient.core.clock import CLOCK
 from resilient.core.deadline import DEADLINE, shorten_deadline
 from resilient.core.meters import TimeoutMeter
 from resilient.drivers.helper_threads import HelperCall
-from resilient.drivers.interrupts import Block, open_block
+from resilient.drivers.interrupt_blocks import Block
+from resilient.drivers.interrupts import open_block
 from resilient.drivers.tasks import TaskBlock, TaskTimeouts
 from resilient.errors import TimeoutExceededError
 from resilient.fused import Fragment

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Token
 from time import time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -17,96 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from resilient.core.meters import Exemplar, Histogram, error_type
 from resilient.core.tracing import CIRCUIT_STATE, FALLBACK_RESULT, RETRY_RESULT, TRACING, CallTrace, NotSeen, Part
 from resilient.operation import Operation
+from resilient.telemetry.span_gate import TRACE_KEY, Gate, is_unsampled
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import Span
 
-SCOPE: Final = "resilient"
-
-_TRACE_KEY: Final = "resilient-call-trace"
 _FALLING_BACK: Final = frozenset({"fallback", "stale", "failover"})
 _modules: Final = sys.modules
 
 
-class _Gate:
-    """What is known of a provider of the application's. Never changed: another provider gets another gate."""
-
-    __slots__ = (
-        "api",
-        "attach",
-        "context_type",
-        "current",
-        "detach",
-        "follows_parent",
-        "provider",
-        "span_key",
-        "start_span",
-        "suppress_key",
-    )
-
-    def __init__(self, provider: TracerProvider) -> None:
-        from opentelemetry import context, trace
-        from opentelemetry.trace import propagation
-
-        from resilient import __version__
-
-        self.provider = provider
-        self.api = trace
-        self.context_type = context.Context
-        self.start_span = provider.get_tracer(SCOPE, __version__).start_span
-        self.suppress_key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
-        span_key = getattr(propagation, "_SPAN_KEY", None)
-        self.span_key = span_key if isinstance(span_key, str) else ""
-        self.follows_parent = bool(self.span_key) and _follows_parent(provider)
-        # The context variable itself: through the API's functions the look at the parent costs three times as much.
-        # An application may have put a context of another kind in its place.
-        runtime: Any = getattr(context, "_RUNTIME_CONTEXT", None)
-        known = _modules.get("opentelemetry.context.contextvars_context")
-        variable = None
-        if known is not None and type(runtime) is known.ContextVarsRuntimeContext:
-            variable = getattr(runtime, "_current_context", None)
-        self.current: Callable[[], Any] = context.get_current
-        self.attach: Callable[[Any], Token[Any]] = context.attach
-        self.detach: Callable[[Token[Any]], object] = context.detach
-        if isinstance(variable, ContextVar):
-            self.current, self.attach, self.detach = variable.get, variable.set, variable.reset
-
-    def is_shut(self, context: Any) -> bool:
-        """Would nobody see a span that is opened now?"""
-        if context.get(self.suppress_key):
-            return True
-        parent = context.get(self.span_key) if self.follows_parent else None
-        return parent is not None and _is_unsampled(parent)
-
-    def with_span(self, context: Any, span: Span, trace: _Trace) -> Any:
-        if self.span_key:
-            return self.context_type({**context, self.span_key: span, _TRACE_KEY: trace})
-        inside = self.api.set_span_in_context(span, context)
-        return self.context_type({**inside, _TRACE_KEY: trace})
-
-
-_gate: _Gate | None = None
+_gate: Gate | None = None
 _UNKNOWN: Final = NotSeen._TRACER_PROVIDER
 _unsampled: Final[list[Any]] = [None]
-
-
-def _is_unsampled(parent: Any) -> bool:
-    span = parent.get_span_context()
-    # A bit of the flags: others may be set beside it.
-    return not span.trace_flags & 1 and bool(span.is_valid)
-
-
-def _follows_parent(provider: Any) -> bool:
-    """Would its sampler drop whatever stands below an unsampled parent? Known of the SDK's own classes only."""
-    sampling = _modules.get("opentelemetry.sdk.trace.sampling")
-    sampler = getattr(provider, "sampler", None)
-    if sampling is None or type(sampler) not in (sampling.ParentBased, sampling.ParentBasedTraceIdRatio):
-        return False
-    rules = (
-        getattr(sampler, "_local_parent_not_sampled", None),
-        getattr(sampler, "_remote_parent_not_sampled", None),
-    )
-    return all(rule is sampling.ALWAYS_OFF for rule in rules)
 
 
 class _Kinds:
@@ -142,12 +64,12 @@ def open_span(operation: object) -> CallTrace | None:
     try:
         gate = _gate
         if gate is None or gate.provider is not provider:
-            gate = _gate = _Gate(provider)
+            gate = _gate = Gate(provider)
         outside = gate.current()
         if gate.follows_parent and (parent := outside.get(gate.span_key)) is not None:
             if parent is _unsampled[0]:
                 return None
-            if _is_unsampled(parent):
+            if is_unsampled(parent):
                 # Of many calls below the same parent only the first looks closely. Other kinds of spans may be large.
                 if type(parent) is gate.api.NonRecordingSpan:
                     _unsampled[0] = parent
@@ -160,7 +82,7 @@ def open_span(operation: object) -> CallTrace | None:
         return None
 
 
-def _open(gate: _Gate, operation: Operation, outside: Any) -> CallTrace:
+def _open(gate: Gate, operation: Operation, outside: Any) -> CallTrace:
     kinds: _Kinds | None = operation.traced_as
     if kinds is None:
         kinds = operation.traced_as = _Kinds(operation)
@@ -168,24 +90,24 @@ def _open(gate: _Gate, operation: Operation, outside: Any) -> CallTrace:
     state: str | None = None if breaker is None else breaker.state._value_
     attributes = {"resilience.pipeline.name": operation.name, "resilience.policy.types": kinds.types}
     span = gate.start_span(kinds.execute, outside, attributes=attributes)
-    return _Trace(gate, operation.name, kinds, span, outside, state)
+    return Trace(gate, operation.name, kinds, span, outside, state)
 
 
-def current() -> _Trace | None:
+def current() -> Trace | None:
     """The trace of the call under way, unless a span opened here and now would not belong to it."""
     gate = _gate
     if gate is None:
         return None
     try:
         context = gate.current()
-        trace = context.get(_TRACE_KEY)
+        trace = context.get(TRACE_KEY)
         return None if trace is None or gate.is_shut(context) else trace
     except Exception:  # noqa: BLE001 - see open_span
         _log_broken()
         return None
 
 
-class _Trace:
+class Trace:
     """A span, current for a while, again and again, and then ended.
 
     The context in which it is current holds it, and so it must not hold that context: calls would leave cycles behind.
@@ -193,7 +115,7 @@ class _Trace:
 
     __slots__ = ("_outside", "_token", "attempts", "gate", "kinds", "name", "notes", "span", "state")
 
-    def __init__(self, gate: _Gate, name: str, kinds: _Kinds, span: Span, outside: Any, state: str | None) -> None:
+    def __init__(self, gate: Gate, name: str, kinds: _Kinds, span: Span, outside: Any, state: str | None) -> None:
         self.gate = gate
         self.name = name
         self.kinds = kinds
@@ -258,7 +180,7 @@ class _Trace:
             _log_broken()
 
 
-def _told_at_the_end(trace: _Trace, outcome: str) -> dict[str, Any]:
+def _told_at_the_end(trace: Trace, outcome: str) -> dict[str, Any]:
     attributes: dict[str, Any] = {"resilience.outcome": outcome}
     kinds = trace.kinds
     if trace.state is not None:
@@ -287,7 +209,7 @@ class _Attempt(Part):
 
     attribute = "resilience.attempt.result"
 
-    def __init__(self, trace: _Trace, name: str, attributes: dict[str, Any]) -> None:
+    def __init__(self, trace: Trace, name: str, attributes: dict[str, Any]) -> None:
         self._trace = trace
         self._name = name
         self._attributes = attributes
@@ -316,7 +238,7 @@ class _Attempt(Part):
             try:
                 self._trace.gate.detach(token)
             except ValueError:
-                pass  # see _Trace.detach
+                pass  # see Trace.detach
         self._left(error)
 
     def end(self, result: str) -> None:
@@ -350,7 +272,7 @@ class _Hedge(_Attempt):
 
     __slots__ = ("_left_at", "_over_as")
 
-    def __init__(self, trace: _Trace, name: str, attributes: dict[str, Any], over_as: Callable[[], str | None]) -> None:
+    def __init__(self, trace: Trace, name: str, attributes: dict[str, Any], over_as: Callable[[], str | None]) -> None:
         super().__init__(trace, name, attributes)
         self._over_as = over_as
         self._left_at: int | None = None
