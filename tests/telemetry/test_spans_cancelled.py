@@ -134,7 +134,7 @@ def test_ten_thousand_traced_calls_leave_nothing_and_need_no_collector(seen: See
         after = Counter(type(thing).__qualname__ for thing in gc.get_objects())
     finally:
         gc.enable()
-    left = {kind: count for kind, count in (after - before).items() if count > 500}
+    left = {kind: count for kind, count in (after - before).items() if count > 50}
     assert left == {}
     assert trace.get_current_span() is trace.INVALID_SPAN
 
@@ -159,5 +159,5 @@ def test_ten_thousand_traced_tasks_leave_nothing(seen: Seen, registry: Registry,
         gc.collect()
         return Counter(type(thing).__qualname__ for thing in gc.get_objects()) - before
 
-    left = {kind: count for kind, count in loop.run(main).items() if count > 500}
+    left = {kind: count for kind, count in loop.run(main).items() if count > 50}
     assert left == {}
